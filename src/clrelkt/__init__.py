@@ -1,0 +1,3 @@
+"""Cross-lingual retrieval by language knowledge transfer."""
+
+from __future__ import annotations

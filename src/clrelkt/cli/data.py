@@ -1,0 +1,159 @@
+"""``clrelkt data``: the corpora and weights that are known by name, and checks of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from clrelkt.corpora.catalogue import CatalogueEntry
+    from clrelkt.corpora.check import Inspection
+    from clrelkt.corpora.fetch import Fetched
+
+__all__ = ["data"]
+
+
+@click.group()
+def data() -> None:
+    """List, get and check corpora."""
+
+
+@data.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def list_(as_json: bool) -> None:
+    """List the corpora and weights that are known by name."""
+    from clrelkt.corpora.catalogue import known_corpora
+
+    if as_json:
+        rows = [_row(entry) for entry in known_corpora()]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    for entry in known_corpora():
+        size = f"{entry.download_size / 1e6:.1f} MB to fetch: clrelkt data get {entry.name}"
+        click.echo(f"{entry.name:<10} {entry.licence:<13} {'here' if _is_here(entry) else size}")
+        for detail in (entry.description, " ".join(entry.languages)):
+            if detail:
+                click.echo(click.wrap_text(detail, 78, "  ", "  "))
+
+
+@data.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Take files that you already have; they are checked as downloads are.",
+)
+def get(name: str, source: Path | None) -> None:
+    """Get the corpus or the weights called NAME.
+
+    Downloads go on where they stopped, and a file with a wrong checksum is refused.
+    """
+    from clrelkt.corpora.catalogue import catalogue_entry
+
+    entry = catalogue_entry(name)
+    if not entry.files:
+        click.echo(f"{name} comes with clrelkt; there is nothing to get.")
+        return
+    fetched = _fetch(entry, source)
+    click.echo(f"{name}: {fetched.folder}")
+    if fetched.missing:
+        click.echo(f"not in {source}: {' '.join(fetched.missing)}", err=True)
+
+
+@data.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def check(context: click.Context, path: Path, as_json: bool) -> None:
+    """Print every fault of PATH, a file or a folder; exit with 1 when there is any."""
+    from clrelkt.corpora.check import inspect_path
+
+    inspection = inspect_path(path)
+    if as_json:
+        click.echo(json.dumps(_as_json(path, inspection), ensure_ascii=True, indent=1))
+    else:
+        _print(inspection)
+    if inspection.faults:
+        context.exit(1)
+
+
+def _row(entry: CatalogueEntry) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "languages": list(entry.languages),
+        "licence": entry.licence,
+        "citation": entry.citation,
+        "description": entry.description,
+        "bytes": entry.download_size,
+        "here": _is_here(entry),
+    }
+
+
+def _is_here(entry: CatalogueEntry) -> bool:
+    from clrelkt.corpora.fetch import find_entry
+
+    return not entry.files or find_entry(entry) is not None
+
+
+def _fetch(entry: CatalogueEntry, source: Path | None) -> Fetched:
+    from clrelkt.corpora.fetch import fetch, fetch_from
+
+    if source is not None:
+        return fetch_from(entry, source)
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(file: str, done: int, size: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file, total=size)
+            bars.update(tasks[file], completed=done, total=size)
+
+        return fetch(entry, progress=show)
+
+
+def _as_json(path: Path, inspection: Inspection) -> dict[str, object]:
+    return {
+        "path": str(path),
+        "faults": [
+            {"file": fault.file, "record": fault.record, "message": fault.message}
+            for fault in inspection.faults
+        ],
+        "questions": dict(inspection.questions),
+    }
+
+
+def _print(inspection: Inspection) -> None:
+    for fault in inspection.faults:
+        click.echo(_printable(str(fault)))
+    if inspection.faults:
+        count = len(inspection.faults)
+        click.echo(f"{count} {'fault' if count == 1 else 'faults'}", err=True)
+        return
+    total = sum(inspection.questions.values())
+    counts = "  ".join(f"{code} {count}" for code, count in inspection.questions.items())
+    click.echo(f"no faults; {total} questions: {counts}")
+
+
+def _printable(text: str) -> str:
+    # A terminal must not be sent the control characters or half surrogates of a bad file.
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )

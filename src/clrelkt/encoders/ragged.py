@@ -1,0 +1,78 @@
+"""Batches of texts of different lengths, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["RaggedBatch", "token_budget_slices"]
+
+
+@dataclass(frozen=True, slots=True)
+class RaggedBatch:
+    """Token ids of several texts in one flat row.
+
+    ``token_ids`` has shape (tokens,), ``lengths`` has shape (texts,); both int64, on one device.
+    The ids of text ``i`` are the ``lengths[i]`` ids after the first ``lengths[:i].sum()``.
+    """
+
+    token_ids: torch.Tensor
+    lengths: torch.Tensor
+
+    @classmethod
+    def from_lists(cls, ids: Sequence[Sequence[int]]) -> RaggedBatch:
+        """Build a batch from one list of token ids a text."""
+        flat = [token for text in ids for token in text]
+        return cls(
+            torch.tensor(flat, dtype=torch.int64),
+            torch.tensor([len(text) for text in ids], dtype=torch.int64),
+        )
+
+    def __len__(self) -> int:
+        return self.lengths.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all texts together."""
+        return self.token_ids.shape[0]
+
+    @property
+    def text_of_token(self) -> torch.Tensor:
+        """Which text each token belongs to, shape (tokens,)."""
+        texts = torch.arange(len(self), device=self.lengths.device)
+        return torch.repeat_interleave(texts, self.lengths, output_size=self.tokens)
+
+    def to(self, device: torch.device | str) -> RaggedBatch:
+        """Return the batch on ``device``."""
+        return RaggedBatch(
+            self.token_ids.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
+        )
+
+    def select(self, texts: torch.Tensor) -> RaggedBatch:
+        """Return the texts with the given indices, shape (chosen,), in that order."""
+        lengths = self.lengths[texts]
+        starts = (self.lengths.cumsum(0) - self.lengths)[texts]
+        tokens = int(lengths.sum())
+        offsets = torch.repeat_interleave(
+            starts - (lengths.cumsum(0) - lengths), lengths, output_size=tokens
+        )
+        return RaggedBatch(
+            self.token_ids[torch.arange(tokens, device=offsets.device) + offsets], lengths
+        )
+
+
+def token_budget_slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:
+    """Cut a row of texts into runs of at most ``budget`` tokens.
+
+    A text longer than the budget is a run of its own: nothing is ever cut short.
+    """
+    start = total = 0
+    for position, length in enumerate(lengths):
+        if position > start and total + length > budget:
+            yield slice(start, position)
+            start, total = position, 0
+        total += length
+    if start < len(lengths):
+        yield slice(start, len(lengths))

@@ -1,0 +1,258 @@
+"""Encoders on disk.
+
+A folder holds ``clrelkt.json`` (format version, kind, form, base, weights, languages), the tensors
+as safetensors, the SentencePiece model, and the two files that let sentence-transformers open it.
+
+- *whole*: every tensor in float32; needs nothing else.
+- *delta*: only what differs from the published encoder that it started from: the changed rows of
+  the embedding table and the changed matrices, in float32 (exact) or float16 (half the size, values
+  rounded to 11 bits), in files of at most 15 MiB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from clrelkt.encoders.muse import EncoderIdentity, MuseEncoder, MuseNetwork
+from clrelkt.encoders.muse_weights import weights_digest
+from clrelkt.encoders.protocol import SaveForm
+from clrelkt.encoders.published import PUBLISHED, load_published
+from clrelkt.encoders.tensors import read_tensors, write_tensors
+from clrelkt.encoders.tokenizer import SentencePieceTokenizer
+from clrelkt.errors import EncoderError, StorageError
+from clrelkt.files import atomic_folder, storage_errors, write_json
+
+__all__ = ["DESCRIPTION_FILE", "FORMAT", "load_muse", "save_muse", "write_muse_files"]
+
+FORMAT = 1
+DESCRIPTION_FILE = "clrelkt.json"
+SHARD_BYTES = 15 * 2**20
+"""No file of a delta is larger."""
+
+_HEADER_BYTES = 16 * 2**10
+_WHOLE_FILE = "model.safetensors"
+_SENTENCEPIECE_FILE = "sentencepiece.model"
+_TABLE = "embedding"
+_MODULE = "clrelkt.encoders.sentence_transformers.MuseModule"
+
+
+def save_muse(encoder: MuseEncoder, folder: Path, form: SaveForm = "whole") -> None:
+    """Write ``encoder`` to ``folder``, all of it or nothing; an encoder that is there is replaced.
+
+    Raises:
+        EncoderError: a delta of an encoder whose base is not known, or values that float16 cannot
+            hold.
+        StorageError: it could not be written, or ``folder`` holds something else.
+    """
+    _refuse_other_content(folder)
+    with atomic_folder(folder) as target:
+        write_muse_files(encoder, target, form)
+        _write_sentence_transformers_files(target)
+
+
+def _refuse_other_content(folder: Path) -> None:
+    with storage_errors(folder):
+        free = not folder.exists() or (folder / DESCRIPTION_FILE).is_file()
+        if not free and (folder.is_file() or any(folder.iterdir())):
+            raise StorageError(
+                f"{folder} is there and is no encoder: saving would remove it. Name another folder"
+            )
+
+
+def write_muse_files(encoder: MuseEncoder, target: Path, form: SaveForm) -> None:
+    """Write what ``load_muse`` reads into an existing folder."""
+    if encoder.tokenizer.rows is not None:
+        raise EncoderError("an encoder with a compact vocabulary is not saved: write it back first")
+    tensors = {
+        name: parameter.detach().cpu().contiguous()
+        for name, parameter in encoder.network.named_parameters()
+    }
+    description = _description(encoder, form)
+    if form == "whole":
+        write_tensors(target / _WHOLE_FILE, tensors)
+        (target / _SENTENCEPIECE_FILE).write_bytes(encoder.tokenizer.model)
+    else:
+        description |= _write_delta(target, encoder, tensors, form)
+    write_json(target / DESCRIPTION_FILE, description)
+
+
+def load_muse(folder: Path) -> MuseEncoder:
+    """Read an encoder that ``save_muse`` wrote.
+
+    Raises:
+        EncoderError: the folder is no encoder, of a newer format, or its base is another one.
+    """
+    description = _read_description(folder)
+    identity = EncoderIdentity(
+        name=str(folder),
+        base=description["base"],
+        weights=description["weights"],
+        languages=frozenset(description["languages"]),
+    )
+    if description["form"] == "whole":
+        network = _network(read_tensors(folder / _WHOLE_FILE), folder)
+        return MuseEncoder(network, _read_tokenizer(folder, network), identity)
+    if description["base"] not in PUBLISHED:
+        raise EncoderError(
+            f"{folder} is a delta of {description['base']!r}; known are {', '.join(PUBLISHED)}"
+        )
+    base = load_published(description["base"])
+    network = _network(_apply_delta(folder, base, description), folder)
+    return MuseEncoder(network, base.tokenizer, identity)
+
+
+def _description(encoder: MuseEncoder, form: SaveForm) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": "muse",
+        "form": form,
+        "base": encoder.identity.base,
+        "weights": encoder.weights,
+        "languages": sorted(encoder.languages),
+        "dimension": encoder.dimension,
+    }
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise EncoderError(
+            f"{folder} is no encoder: {DESCRIPTION_FILE} cannot be read ({error})"
+        ) from error
+    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+        raise EncoderError(f"{path}: no format version; this is no encoder that clrelkt saved")
+    if description["format"] > FORMAT:
+        raise EncoderError(
+            f"{path}: format {description['format']}, but this clrelkt reads up to {FORMAT}; "
+            "install a newer clrelkt"
+        )
+    for key, kind in (
+        ("kind", str),
+        ("form", str),
+        ("base", str),
+        ("weights", str),
+        ("languages", list),
+    ):
+        if not isinstance(description.get(key), kind):
+            raise EncoderError(
+                f"{path}: {key} is {description.get(key)!r}, expected a {kind.__name__}"
+            )
+    if description["kind"] != "muse":
+        raise EncoderError(f"{path}: kind {description['kind']!r} is not known here")
+    if description["form"] not in get_args(SaveForm):
+        raise EncoderError(
+            f"{path}: form {description['form']!r}, expected one of {', '.join(get_args(SaveForm))}"
+        )
+    return description
+
+
+def _network(tensors: Mapping[str, torch.Tensor], folder: Path) -> MuseNetwork:
+    try:
+        return MuseNetwork(tensors)
+    except EncoderError as error:
+        raise EncoderError(f"{folder}: {error}") from error
+
+
+def _read_tokenizer(folder: Path, network: MuseNetwork) -> SentencePieceTokenizer:
+    path = folder / _SENTENCEPIECE_FILE
+    try:
+        tokenizer = SentencePieceTokenizer(path.read_bytes())
+    except (OSError, EncoderError) as error:
+        raise EncoderError(f"{path}: cannot be read ({error})") from error
+    if tokenizer.pieces > network.embedding.shape[0]:
+        raise EncoderError(
+            f"{path} has {tokenizer.pieces} pieces, the embedding table only "
+            f"{network.embedding.shape[0]} rows"
+        )
+    return tokenizer
+
+
+def _write_delta(
+    target: Path, encoder: MuseEncoder, tensors: Mapping[str, torch.Tensor], form: SaveForm
+) -> dict[str, Any]:
+    base_name = encoder.identity.base
+    if base_name not in PUBLISHED:
+        raise EncoderError(
+            f"a delta needs a published base ({', '.join(PUBLISHED)}); this encoder's base is "
+            f"{base_name!r}. Save it whole"
+        )
+    base = dict(load_published(base_name).network.named_parameters())
+    if base[_TABLE].shape != tensors[_TABLE].shape:
+        raise EncoderError(
+            f"the vocabulary has {tensors[_TABLE].shape[0]} rows, its base "
+            f"{base[_TABLE].shape[0]}: save it whole"
+        )
+    dtype = torch.float16 if form == "delta-float16" else torch.float32
+    changed = (tensors[_TABLE] != base[_TABLE]).any(1).nonzero().squeeze(1)
+    pieces = {f"{_TABLE}.rows": changed.to(torch.int32)}
+    values = tensors[_TABLE][changed].to(dtype)
+    per_file = (SHARD_BYTES - _HEADER_BYTES) // (values.shape[1] * values.element_size())
+    for index, part in enumerate(torch.split(values, per_file)):
+        pieces[f"{_TABLE}.values.{index}"] = part.contiguous()
+    for name, tensor in tensors.items():
+        if name != _TABLE and not torch.equal(tensor, base[name]):
+            pieces[name] = tensor.to(dtype)
+    for name, tensor in pieces.items():
+        if not torch.isfinite(tensor).all():
+            raise EncoderError(f"{name} holds values that {dtype} cannot hold: save it whole")
+    files = []
+    for index, tensors_of_file in enumerate(_packed(pieces)):
+        files.append(f"delta-{index:05d}.safetensors")
+        write_tensors(target / files[-1], tensors_of_file)
+    return {"base_sha256": weights_digest(base), "files": files}
+
+
+def _packed(pieces: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    file: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in pieces.items():
+        if file and size + tensor.nbytes > SHARD_BYTES - _HEADER_BYTES:
+            yield file
+            file, size = {}, 0
+        file[name] = tensor
+        size += tensor.nbytes
+    yield file
+
+
+def _apply_delta(
+    folder: Path, base: MuseEncoder, description: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    tensors = {name: parameter.detach() for name, parameter in base.network.named_parameters()}
+    if not isinstance(description.get("files"), list):
+        raise EncoderError(f"{folder}: {DESCRIPTION_FILE} does not list the delta's files")
+    if description.get("base_sha256") != weights_digest(tensors):
+        raise EncoderError(
+            f"{folder} is a delta of other {description['base']!r} weights than the ones installed "
+            f"here ({base.weights})"
+        )
+    stored: dict[str, torch.Tensor] = {}
+    for name in description["files"]:
+        stored |= read_tensors(folder / name)
+    rows = stored.pop(f"{_TABLE}.rows", None)
+    parts = sorted(
+        (name for name in stored if name.startswith(f"{_TABLE}.values.")),
+        key=lambda name: int(name.rsplit(".", 1)[1]),
+    )
+    if rows is None or not parts:
+        raise EncoderError(f"{folder}: the delta's changed rows are missing")
+    table = tensors[_TABLE].clone()
+    try:
+        table[rows.long()] = torch.cat([stored.pop(name).float() for name in parts])
+    except (IndexError, RuntimeError) as error:
+        raise EncoderError(f"{folder}: the changed rows do not fit their base ({error})") from error
+    return tensors | {name: value.float() for name, value in stored.items()} | {_TABLE: table}
+
+
+def _write_sentence_transformers_files(target: Path) -> None:
+    write_json(target / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _MODULE}])
+    write_json(
+        target / "config_sentence_transformers.json",
+        {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )

@@ -1,0 +1,84 @@
+"""SentencePiece, as mUSE uses it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import sentencepiece
+import torch
+
+from clrelkt.errors import EncoderError
+
+__all__ = ["SentencePieceTokenizer"]
+
+
+class SentencePieceTokenizer:
+    """Texts to lists of token ids, with the begin and end marks around them and nothing cut off.
+
+    ``model`` holds the bytes of a SentencePiece model. ``rows``, when given, are the token ids
+    that exist, in ascending order, shape (rows,): ids are then indices into them.
+    """
+
+    def __init__(self, model: bytes, rows: torch.Tensor | None = None) -> None:
+        self.model = model
+        self.rows = rows
+        if not model:
+            raise EncoderError("not a SentencePiece model: it is empty")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise EncoderError(f"not a SentencePiece model: {error}") from error
+        self._threads = os.cpu_count() or 1
+        self._index: np.ndarray | None = None
+        if rows is not None:
+            self._index = np.full(int(rows.max()) + 1, -1, dtype=np.int64)
+            self._index[rows.numpy()] = np.arange(rows.shape[0])
+
+    @property
+    def pieces(self) -> int:
+        """Number of pieces of the SentencePiece model; every token id is below it."""
+        return int(self._processor.get_piece_size())
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return one list of token ids a text, the marks included.
+
+        Raises:
+            EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
+        """
+        try:
+            ids: list[list[int]] = self._processor.encode(
+                list(texts), add_bos=True, add_eos=True, num_threads=self._threads
+            )
+        except TypeError:
+            _refuse_lone_surrogates(texts)
+            raise
+        if self._index is None:
+            return ids
+        return [self._restricted(text, row) for text, row in zip(texts, ids, strict=True)]
+
+    def restricted_to(self, rows: torch.Tensor) -> SentencePieceTokenizer:
+        """Return a tokenizer whose ids are indices into ``rows``."""
+        return SentencePieceTokenizer(self.model, rows.cpu())
+
+    def _restricted(self, text: str, ids: list[int]) -> list[int]:
+        assert self._index is not None
+        known = np.asarray(ids)
+        if known.max() >= self._index.shape[0] or (self._index[known] < 0).any():
+            raise EncoderError(
+                f"the text {text[:60]!r} holds a token outside the compact vocabulary of this run"
+            )
+        found: list[int] = self._index[known].tolist()
+        return found
+
+
+def _refuse_lone_surrogates(texts: Sequence[str]) -> None:
+    for position, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EncoderError(
+                f"text {position} ({text[:60]!r}) is not Unicode: character {error.start} is half "
+                "of a surrogate pair. Remove it or put the other half back"
+            ) from error

@@ -1,0 +1,30 @@
+"""How well encoders find answers."""
+
+from __future__ import annotations
+
+from clrelkt.evaluation.baselines import evaluate_bm25
+from clrelkt.evaluation.metrics import gold_ranks, hit_rate, reciprocal_rank
+from clrelkt.evaluation.paper import printed, printed_results
+from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metrics, Results
+from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator, evaluate
+from clrelkt.evaluation.seeds import Estimate, SeedSummary, aggregate
+
+__all__ = [
+    "METRICS",
+    "Estimate",
+    "EvaluationSettings",
+    "LanguageResult",
+    "MetricName",
+    "Metrics",
+    "Results",
+    "RetrievalEvaluator",
+    "SeedSummary",
+    "aggregate",
+    "evaluate",
+    "evaluate_bm25",
+    "gold_ranks",
+    "hit_rate",
+    "printed",
+    "printed_results",
+    "reciprocal_rank",
+]

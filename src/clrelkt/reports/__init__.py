@@ -1,0 +1,7 @@
+"""Tables of what was measured."""
+
+from __future__ import annotations
+
+from clrelkt.reports.tables import results_table, stage_tables, stages_json
+
+__all__ = ["results_table", "stage_tables", "stages_json"]

@@ -1,0 +1,251 @@
+"""The loop: one for all stages, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clrelkt.encoders import TrainableEncoder
+from clrelkt.errors import TrainingError
+from clrelkt.evaluation import Results, RetrievalEvaluator
+from clrelkt.training.bank import TextBank
+from clrelkt.training.batches import Batches, evaluation_steps
+from clrelkt.training.checkpoint import Checkpoint, Position
+from clrelkt.training.methods import StageMethod
+from clrelkt.training.recipe import Stage
+from clrelkt.training.schedule import Progress
+
+__all__ = ["Surroundings", "train_stage"]
+
+_BEST = "best/"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a stage needs from its run.
+
+    ``log`` appends a record to the run's log and returns the number of its lines; ``save`` writes
+    a checkpoint; ``tick`` is told of every step for a progress bar.
+    """
+
+    number: int
+    seed: int
+    log: Callable[[dict[str, Any]], int]
+    save: Callable[[Checkpoint], None]
+    tick: Callable[[int, int, float | None], None]
+    checkpoint_seconds: float = 60.0
+    log_lines: int = 0
+
+
+def train_stage(
+    stage: Stage,
+    encoder: TrainableEncoder,
+    method: StageMethod,
+    bank: TextBank,
+    evaluator: RetrievalEvaluator,
+    around: Surroundings,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train ``encoder`` in place and return the tensors of the best one on dev.
+
+    With ``checkpoint`` the stage goes on from there; on a CPU with the same number of threads to
+    the same bits.
+
+    Raises:
+        TrainingError: nothing to train on, or a loss that is not a number.
+    """
+    return _StageRun(stage, encoder, method, bank, evaluator, around).run(checkpoint)
+
+
+class _StageRun:
+    def __init__(
+        self,
+        stage: Stage,
+        encoder: TrainableEncoder,
+        method: StageMethod,
+        bank: TextBank,
+        evaluator: RetrievalEvaluator,
+        around: Surroundings,
+    ) -> None:
+        self._stage = stage
+        self._encoder = encoder
+        self._method = method
+        self._bank = bank
+        self._evaluator = evaluator
+        self._around = around
+        self._parameters = dict(encoder.named_parameters())
+        self._optimiser = torch.optim.Adam(
+            self._parameters.values(),
+            lr=stage.optimisation.learning_rate,
+            eps=stage.optimisation.adam_epsilon,
+            fused=True,
+        )
+        self._progress = Progress(stage.optimisation.learning_rate)
+        self._best: dict[str, torch.Tensor] = {}
+        self._position = Position(around.number, log_lines=around.log_lines)
+        self._examples: np.ndarray | None = None
+        self._saved_at = time.monotonic()
+
+    def run(self, checkpoint: Checkpoint | None) -> dict[str, torch.Tensor]:
+        if checkpoint is None:
+            self._evaluate_start()
+        else:
+            self._restore(checkpoint)
+        stopped = False
+        while not stopped and self._position.epoch < self._stage.optimisation.epochs:
+            stopped = self._run_epoch()
+        if self._progress.losses or self._progress.best is None:
+            self._evaluate()
+        return self._best
+
+    def _run_epoch(self) -> bool:
+        """Train to the end of the epoch, or until dev says stop; return whether it did."""
+        epoch = self._position.epoch
+        if self._examples is None:
+            self._examples = self._method.examples(epoch, self._encoder)
+        if not len(self._examples):
+            if epoch == 0:
+                raise TrainingError(f"stage {self._stage.name!r} has no examples to train on")
+            return True
+        batches = self._batches(self._examples)
+        times = self._stage.dev.times_per_epoch
+        marks = evaluation_steps(len(batches), times) if times else frozenset()
+        for number in range(self._position.batch, len(batches)):
+            self._step(batches[number])
+            self._moved(number + 1, len(batches))
+            every = self._stage.dev.every_steps
+            due = self._position.step % every == 0 if every else number + 1 in marks
+            if due and self._evaluate():
+                return True
+            self._save_if_time()
+        self._position = Position(
+            self._position.stage, epoch + 1, 0, self._position.step, self._position.log_lines
+        )
+        self._examples = None
+        return False
+
+    def _batches(self, examples: np.ndarray) -> Batches:
+        seed = (self._around.seed, self._around.number, self._position.epoch, 0)
+        return Batches(
+            examples,
+            self._method.encoded_columns,
+            self._bank.lengths,
+            self._stage.optimisation,
+            np.random.default_rng(seed),
+        )
+
+    def _step(self, examples: np.ndarray) -> None:
+        encoded = examples[:, : self._method.encoded_columns]
+        distinct, places = np.unique(encoded, return_inverse=True)
+        vectors = self._encoder(self._bank.select(distinct))
+        index = torch.from_numpy(places.reshape(encoded.shape)).to(vectors.device)
+        loss = self._method.loss(F.embedding(index, vectors), examples)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"stage {self._stage.name!r}, epoch {self._position.epoch}, step "
+                f"{self._position.step}: the loss is {value}. Lower the learning rate "
+                f"({self._progress.learning_rate:g}) or look for texts that are broken"
+            )
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._progress.learning_rate
+        self._optimiser.step()
+        self._progress.add_loss(value)
+
+    def _moved(self, batch: int, batches: int) -> None:
+        position = self._position
+        self._position = Position(
+            position.stage, position.epoch, batch, position.step + 1, position.log_lines
+        )
+        total = batches * self._stage.optimisation.epochs
+        self._around.tick(position.epoch * batches + batch, total, self._progress.best)
+
+    def _measure(self) -> Results:
+        return self._evaluator(self._encoder, self._bank.encode_with(self._encoder))
+
+    def _evaluate_start(self) -> None:
+        results = self._measure()
+        if self._stage.dev.keep == "best-or-start":
+            self._progress.best = results.mean.hit_rate_at_1
+            self._keep()
+        self._log(results, kept=self._stage.dev.keep == "best-or-start")
+
+    def _evaluate(self) -> bool:
+        """Measure on dev, keep the encoder if it is the best, and return whether to stop."""
+        results = self._measure()
+        verdict = self._progress.judge(
+            results.mean.hit_rate_at_1,
+            self._position.epoch,
+            self._stage.optimisation,
+            self._stage.dev,
+        )
+        if verdict.keep:
+            self._keep()
+        self._log(results, kept=verdict.keep)
+        return verdict.stop
+
+    def _keep(self) -> None:
+        self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    def _log(self, results: Results, *, kept: bool) -> None:
+        lines = self._around.log(
+            {
+                "stage": self._stage.name,
+                "epoch": self._position.epoch,
+                "step": self._position.step,
+                "loss": self._progress.take_mean_loss(),
+                "learning_rate": self._progress.learning_rate,
+                "dev_hit_rate@1": results.mean.hit_rate_at_1,
+                "languages": {
+                    code: result.hit_rate_at_1 for code, result in results.languages.items()
+                },
+                "kept": kept,
+            }
+        )
+        position = self._position
+        self._position = Position(
+            position.stage, position.epoch, position.batch, position.step, lines
+        )
+
+    def _save_if_time(self) -> None:
+        if time.monotonic() - self._saved_at >= self._around.checkpoint_seconds:
+            self._around.save(self._checkpoint())
+            self._saved_at = time.monotonic()
+
+    def _checkpoint(self) -> Checkpoint:
+        tensors = {name: p.detach().cpu() for name, p in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            state = self._optimiser.state[parameter]
+            tensors |= {f"{moment}/{name}": state[moment].cpu() for moment in _MOMENTS}
+            tensors[f"step/{name}"] = state["step"].cpu().reshape(1)
+        tensors |= {f"{_BEST}{name}": tensor.cpu() for name, tensor in self._best.items()}
+        if self._examples is not None:
+            tensors["examples"] = torch.from_numpy(self._examples).contiguous()
+        return Checkpoint(self._position, self._progress.to_json(), tensors)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        tensors = checkpoint.tensors
+        self._position = checkpoint.position
+        self._progress = Progress.from_json(checkpoint.progress)
+        if "examples" in tensors:
+            self._examples = tensors["examples"].numpy()
+        for name, parameter in self._parameters.items():
+            with torch.no_grad():
+                parameter.copy_(tensors[name])
+            state = {
+                moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in _MOMENTS
+            }
+            step = tensors[f"step/{name}"].reshape(()).to(parameter.device)
+            self._optimiser.state[parameter] = state | {"step": step}
+            if f"{_BEST}{name}" in tensors:
+                self._best[name] = tensors[f"{_BEST}{name}"].to(parameter.device)

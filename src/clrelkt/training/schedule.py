@@ -1,0 +1,68 @@
+"""What an evaluation on dev decides: the learning rate, the kept encoder, the end of a stage."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from clrelkt.training.recipe import DevSettings, Optimisation
+
+__all__ = ["Progress", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do after an evaluation."""
+
+    keep: bool
+    stop: bool
+
+
+@dataclass(slots=True)
+class Progress:
+    """How a stage stands.
+
+    ``best`` is the highest dev score of what may be kept, ``bad`` counts the evaluations since
+    then, ``losses`` and ``loss_sum`` are the batches since the last evaluation and their losses.
+    """
+
+    learning_rate: float
+    best: float | None = None
+    bad: int = 0
+    losses: int = 0
+    loss_sum: float = 0.0
+
+    def judge(
+        self, score: float, epoch: int, optimisation: Optimisation, dev: DevSettings
+    ) -> Verdict:
+        """Take in the score of an evaluation in ``epoch`` (the first is 0)."""
+        if self.best is None or score > self.best:
+            self.best, self.bad = score, 0
+            return Verdict(keep=True, stop=False)
+        self.bad += 1
+        since_first = self.bad - optimisation.halve_first
+        if since_first >= 0 and since_first % optimisation.halve_every == 0:
+            floor = optimisation.learning_rate * optimisation.rate_floor
+            self.learning_rate = max(self.learning_rate / 2, floor)
+        stop = self.bad >= dev.patience and epoch >= dev.first_stop_epoch
+        return Verdict(keep=False, stop=stop)
+
+    def add_loss(self, loss: float) -> None:
+        """Take in the loss of a batch."""
+        self.losses += 1
+        self.loss_sum += loss
+
+    def take_mean_loss(self) -> float | None:
+        """Return the mean loss since the last call, None where there was no batch."""
+        mean = self.loss_sum / self.losses if self.losses else None
+        self.losses, self.loss_sum = 0, 0.0
+        return mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Self:
+        """Read what ``to_json`` wrote."""
+        return cls(**record)
