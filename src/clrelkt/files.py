@@ -16,10 +16,11 @@ from clrelkt.errors import StorageError
 __all__ = ["atomic_file", "atomic_folder", "storage_errors", "write_json", "write_text"]
 
 
+_ADVICE = "Free some space or name a folder that can be written"
+
+
 @contextmanager
-def storage_errors(
-    path: Path, *, advice: str = "Free some space or name a folder that can be written"
-) -> Iterator[None]:
+def storage_errors(path: Path, *, advice: str = _ADVICE) -> Iterator[None]:
     """Turn the system's refusals to read or write into a StorageError.
 
     Its message names the place, what the system said, and ``advice``.
@@ -33,13 +34,15 @@ def storage_errors(
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, advice: str = _ADVICE) -> Iterator[Path]:
     """Yield a path to write to; the file appears as ``path`` when the block ends well.
+
+    ``advice`` ends the message of an error, as with ``storage_errors``.
 
     Raises:
         StorageError: it could not be written.
     """
-    with storage_errors(path):
+    with storage_errors(path, advice=advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)

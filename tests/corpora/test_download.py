@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clrelkt.corpora.download import download
+from clrelkt.corpora.download import copy_file, download
 from clrelkt.errors import DownloadError, StorageError
 
 BODY = bytes(range(256)) * 4000
@@ -171,3 +171,13 @@ def test_a_full_disk_is_a_storage_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.part").symlink_to("/dev/full")
     with pytest.raises(StorageError, match="No space left"):
         get(f"{server.url}/file", tmp_path / "file")
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"data")
+    (tmp_path / "in_the_way").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"in_the_way.*set CLRELKT_DATA to a folder"):
+        copy_file(tmp_path / "source", tmp_path / "in_the_way" / "file")
+    with pytest.raises(StorageError, match=r"absent: No such file"):
+        copy_file(tmp_path / "absent", tmp_path / "copied")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in_the_way", "source"]

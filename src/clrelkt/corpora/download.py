@@ -22,6 +22,7 @@ Progress = Callable[[str, int, int | None], None]
 
 _CHUNK = 1 << 18
 _TIMEOUT = 60.0
+_STORAGE_ADVICE = "Free some space, or set CLRELKT_DATA to a folder that can be written"
 
 
 class _Body(Protocol):
@@ -71,7 +72,7 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         StorageError: it could not be read or written.
     """
-    with storage_errors(target), files.atomic_file(target) as temporary:
+    with files.atomic_file(target, advice=_STORAGE_ADVICE) as temporary:
         shutil.copyfile(source, temporary)
 
 
@@ -89,9 +90,7 @@ def fault_of_file(path: Path, size: int | None, sha256: str | None) -> str | Non
 
 def storage_errors(path: Path) -> AbstractContextManager[None]:
     """Turn refusals to read or write a data folder into a StorageError that names the place."""
-    return files.storage_errors(
-        path, advice="Free some space, or set CLRELKT_DATA to a folder that can be written"
-    )
+    return files.storage_errors(path, advice=_STORAGE_ADVICE)
 
 
 def _fetch(url: str, part: Path, size: int | None, progress: Progress | None) -> None:

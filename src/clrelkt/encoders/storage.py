@@ -6,7 +6,7 @@ as safetensors, the SentencePiece model, and the two files that let sentence-tra
 - *whole*: every tensor in float32; needs nothing else.
 - *delta*: only what differs from the published encoder that it started from: the changed rows of
   the embedding table and the changed matrices, in float32 (exact) or float16 (half the size, values
-  rounded to 11 bits), in files of at most 15 MiB.
+  rounded to 11 bits), in files of at most 15 MiB that ``clrelkt.json`` lists.
 """
 
 from __future__ import annotations

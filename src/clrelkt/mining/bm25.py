@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,9 +48,7 @@ class BM25Index:
         self._index = self._build(tokens) if vocabulary else None
 
     def _build(self, tokens: list[list[str]]) -> bm25s.BM25:
-        import bm25s
-
-        index = bm25s.BM25()
+        index = _import_bm25s().BM25()
         numbers = [[self._number[token] for token in text] for text in tokens]
         index.index((numbers, self._number), create_empty_token=False, show_progress=False)
         return index
@@ -105,6 +106,21 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
         least = np.partition(scores[places], -k)[-k]
         places = places[scores[places] >= least]
     return places[np.argsort(-scores[places], kind="stable")][:k]
+
+
+def _import_bm25s() -> ModuleType:
+    """Import bm25s without JAX.
+
+    Where JAX is installed bm25s starts it to try its top-k, and JAX then takes three quarters of a
+    GPU's memory for itself. Nothing here needs that top-k.
+    """
+    if "bm25s" in sys.modules or "jax" in sys.modules:
+        return importlib.import_module("bm25s")
+    sys.modules["jax"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("bm25s")
+    finally:
+        del sys.modules["jax"]
 
 
 @dataclass(frozen=True, slots=True)
