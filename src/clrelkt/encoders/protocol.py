@@ -72,6 +72,9 @@ class TrainableEncoder(Encoder, Protocol):
     def write_back(self, compacted: Self) -> Self:
         """Return this encoder with every parameter of ``compacted`` written into its place."""
 
+    def renamed(self, name: str) -> Self:
+        """Return the same encoder under another name (parameters are shared)."""
+
     def to(self, device: torch.device | str) -> Self:
         """Move it to ``device``."""
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,20 @@ class SeedSummary:
     languages: Mapping[str, Estimates]
     mean: Estimates
     means: Mapping[str, Estimates]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimates by language, of the mean, and of the groups' means."""
+
+        def plain(estimates: Estimates) -> dict[str, Any]:
+            return {metric: estimates[metric].to_json() for metric in METRICS}
+
+        return {
+            "encoder": self.encoder,
+            "seeds": self.seeds,
+            "languages": {code: plain(row) for code, row in self.languages.items()},
+            "mean": plain(self.mean),
+            "means": {group: plain(row) for group, row in self.means.items()},
+        }
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from clrelkt.errors import SettingsError
 
@@ -59,9 +59,9 @@ def transfer_loss(
     - document: T(d) and S(d),
     - document-question: T(d) and S(q_x).
     """
-    question = F.mse_loss(student_question, teacher_question)
-    document = F.mse_loss(student_document, teacher_document)
-    document_question = F.mse_loss(student_question, teacher_document)
+    question = functional.mse_loss(student_question, teacher_question)
+    document = functional.mse_loss(student_document, teacher_document)
+    document_question = functional.mse_loss(student_question, teacher_document)
     total = weights.scale * (
         weights.question * question
         + weights.document * document

@@ -64,20 +64,7 @@ def stage_tables(
 
 def stages_json(stages: Mapping[str, SeedSummary]) -> dict[str, Any]:
     """Return what ``stage_tables`` shows, in every metric, as a JSON object."""
-    return {
-        stage: {
-            "encoder": summary.encoder,
-            "seeds": summary.seeds,
-            "languages": {code: _json(row) for code, row in summary.languages.items()},
-            "mean": _json(summary.mean),
-            "means": {group: _json(row) for group, row in summary.means.items()},
-        }
-        for stage, summary in stages.items()
-    }
-
-
-def _json(estimates: Estimates) -> dict[str, Any]:
-    return {metric: estimates[metric].to_json() for metric in METRICS}
+    return {stage: summary.to_json() for stage, summary in stages.items()}
 
 
 def _title(results: Results) -> str:

@@ -1,8 +1,8 @@
 """A training run's state on disk, so that a kill at any moment loses nothing that counts.
 
-A checkpoint is a safetensors file (parameters, Adam's moments, the stage's best encoder, the epoch's
-examples) and ``checkpoint.json``, which names it. The JSON file is replaced last and atomically: it always names
-a whole file.
+A checkpoint is a safetensors file (parameters, Adam's moments, the stage's best encoder, the
+epoch's examples) and ``checkpoint.json``, which names it. The JSON file is replaced last and
+atomically: it always names a whole file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from clrelkt.errors import TrainingError
+from clrelkt.encoders.tensors import read_tensors, write_tensors
+from clrelkt.errors import EncoderError, TrainingError
 from clrelkt.files import atomic_file, write_json
 
 __all__ = ["Checkpoint", "Position", "clear_checkpoints", "read_checkpoint", "write_checkpoint"]
@@ -25,8 +26,11 @@ _PATTERN = "checkpoint-*.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a run stands: the stage, the epoch and the next batch in it (all from 0), the steps
-    taken in the stage, and how many lines of the log are behind it."""
+    """Where a run stands.
+
+    The stage, the epoch and the next batch in it (all from 0), the steps taken in the stage, and
+    how many lines of the log are behind it.
+    """
 
     stage: int
     epoch: int = 0
@@ -50,12 +54,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: it could not be written; the one before it is still there.
     """
-    from safetensors.torch import save_file
-
     position = checkpoint.position
     name = f"checkpoint-{position.stage}-{position.step}.safetensors"
     with atomic_file(folder / name) as temporary:
-        save_file(checkpoint.tensors, str(temporary))
+        write_tensors(temporary, checkpoint.tensors)
     write_json(
         folder / _INDEX,
         {
@@ -75,17 +77,14 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         TrainingError: there is one, but it cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     index = folder / _INDEX
     if not index.exists():
         return None
     try:
         record = json.loads(index.read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / record["tensors"]))
+        tensors = read_tensors(folder / record["tensors"])
         return Checkpoint(Position(**record["position"]), record["progress"], tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EncoderError) as error:
         raise TrainingError(
             f"{index}: the checkpoint cannot be read ({error}); start the run anew in another "
             "folder"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from clrelkt.encoders import TrainableEncoder
 from clrelkt.errors import TrainingError
@@ -147,7 +147,7 @@ class _StageRun:
         distinct, places = np.unique(encoded, return_inverse=True)
         vectors = self._encoder(self._bank.select(distinct))
         index = torch.from_numpy(places.reshape(encoded.shape)).to(vectors.device)
-        loss = self._method.loss(F.embedding(index, vectors), examples)
+        loss = self._method.loss(functional.embedding(index, vectors), examples)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(

@@ -16,7 +16,7 @@ import torch
 
 from clrelkt.corpora.model import Corpus, Question
 from clrelkt.encoders import TrainableEncoder
-from clrelkt.errors import TrainingError
+from clrelkt.errors import DataError, TrainingError
 from clrelkt.mining import CandidateSet, DenseMiner, Granularity, Triplets, mine_bm25
 from clrelkt.objectives import transfer_loss, triplet_loss
 from clrelkt.text import IcuWords
@@ -244,9 +244,7 @@ class _TransferMethod:
         return self._teacher[places]
 
 
-def _translated(
-    questions: Sequence[Question], corpus: Corpus
-) -> list[tuple[Question, Question]]:
+def _translated(questions: Sequence[Question], corpus: Corpus) -> list[tuple[Question, Question]]:
     pairs = []
     for question in questions:
         translation = corpus.translation(question, corpus.document_language)
@@ -256,15 +254,17 @@ def _translated(
 
 
 def _gold_text(question: Question, corpus: Corpus, granularity: Granularity) -> str:
-    document = corpus.gold_document(question)
     if granularity == "document":
-        return document.text
-    return corpus.passage_by_id[question.passage_id or ""].text
+        return corpus.gold_document(question).text
+    if question.passage_id is None or question.passage_id not in corpus.passage_by_id:
+        raise DataError(
+            f"question {question.id!r} of corpus {corpus.name!r}: its gold passage "
+            f"{question.passage_id!r} is not in the corpus"
+        )
+    return corpus.passage_by_id[question.passage_id].text
 
 
-def _teacher_vectors(
-    material: Material, *rows: np.ndarray
-) -> tuple[torch.Tensor, np.ndarray]:
+def _teacher_vectors(material: Material, *rows: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
     """Return the start encoder's vectors of the texts of ``rows``, and where each row stands."""
     distinct = np.unique(np.concatenate(rows))
     place = np.full(len(material.bank), -1, dtype=np.int64)

@@ -7,6 +7,9 @@ differs between corpora stands there; the code has no case for any of them.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import re
 import tomllib
 import types
 import typing
@@ -21,6 +24,8 @@ from clrelkt.mining import BM25Mining, DenseMining, Granularity
 from clrelkt.objectives import TransferWeights
 
 __all__ = [
+    "BASELINE",
+    "ZERO_SHOT",
     "DevSettings",
     "Method",
     "Optimisation",
@@ -33,6 +38,14 @@ __all__ = [
     "load_recipe",
     "recipe_from_json",
 ]
+
+ZERO_SHOT = "zero-shot"
+"""What results call the encoder before any stage."""
+BASELINE = "bm25"
+"""What results call BM25 with the English question."""
+
+_RESERVED = (BASELINE, ZERO_SHOT, "test")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Settings = TypeVar("Settings")
 
@@ -49,6 +62,12 @@ class WarmUp:
     negatives: BM25Mining = field(default_factory=BM25Mining)
     distance: Literal["cosine", "euclidean"] = "cosine"
     bm25_epochs: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.margin > 0:
+            raise SettingsError(f"margin {self.margin}: it must be above 0")
+        if self.bm25_epochs < 0:
+            raise SettingsError(f"bm25_epochs {self.bm25_epochs}: it may not be negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +91,8 @@ class Teacher:
 class Transfer:
     """Language knowledge transfer from the stage's start, frozen, to the student.
 
-    A question without a translation into the documents' language yields no example. ``granularity`` says whether the student sees the gold document whole or the gold
-    passage.
+    A question without a translation into the documents' language yields no example.
+    ``granularity`` says whether the student sees the gold document whole or the gold passage.
     """
 
     weights: TransferWeights
@@ -140,10 +159,15 @@ class DevSettings:
                 f"every_steps {self.every_steps} and times_per_epoch {self.times_per_epoch}: "
                 "exactly one of the two must be given"
             )
-        given = self.every_steps or self.times_per_epoch or 0
-        if given < 1 or self.patience < 1:
+        given = self.times_per_epoch if self.every_steps is None else self.every_steps
+        if given is None or given < 1 or self.patience < 1:
             raise SettingsError(
                 f"patience {self.patience} and {given} evaluations: both must be at least 1"
+            )
+        if self.first_stop_epoch < 0:
+            raise SettingsError(
+                f"first_stop_epoch {self.first_stop_epoch}: it may not be negative (the first "
+                "epoch is 0)"
             )
 
 
@@ -151,8 +175,8 @@ class DevSettings:
 class Stage:
     """One stage: where it starts, which languages it trains on, its method and settings.
 
-    ``start`` names an earlier stage; None is the recipe's encoder. ``languages`` None are all of
-    the recipe's.
+    ``name`` also names the folder of the stage's encoder. ``start`` names an earlier stage; None
+    is the recipe's encoder. ``languages`` None are all of the recipe's.
     """
 
     name: str
@@ -161,6 +185,17 @@ class Stage:
     dev: DevSettings
     start: str | None = None
     languages: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not _STAGE_NAME.fullmatch(self.name):
+            raise SettingsError(
+                f"name {self.name!r}: Latin letters, digits, '-', '_' and '.' expected, a letter "
+                "or digit first"
+            )
+        if self.name in _RESERVED:
+            raise SettingsError(
+                f"name {self.name!r}: a run's files call something else so; choose another"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +219,13 @@ class Recipe:
                 raise SettingsError(
                     f"recipe {self.name!r}: stage {stage.name!r} starts from {stage.start!r}, "
                     f"which is no earlier stage ({', '.join(seen) or 'there is none'})"
+                )
+            strange = set(stage.languages or ()) - set(self.languages or stage.languages or ())
+            if strange:
+                raise SettingsError(
+                    f"recipe {self.name!r}: stage {stage.name!r} trains on "
+                    f"{' '.join(sorted(strange))}, but the recipe's languages are "
+                    f"{' '.join(self.languages or ())}"
                 )
             seen.append(stage.name)
         if not seen:
@@ -215,7 +257,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values; ``recipe_from_json`` reads them."""
-        return _plain(self)
+        return _plain_fields(self)
 
 
 _METHODS: Mapping[str, type[Method]] = types.MappingProxyType(
@@ -230,11 +272,11 @@ def known_recipes() -> dict[str, Path]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Return a recipe by name, or from a TOML file.
+    """Return a recipe by name, or from a TOML file (or a JSON file with the same keys).
 
     Raises:
         UnknownNameError: neither a known name nor a file.
-        SettingsError: the file is not TOML, or a value in it cannot be.
+        SettingsError: the file cannot be read, or a value in it cannot be.
     """
     path = known_recipes().get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
@@ -242,10 +284,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"no recipe {str(name_or_path)!r}: it is neither a file nor one of "
             f"{', '.join(known_recipes())}"
         )
+    read = json.loads if path.suffix == ".json" else tomllib.loads
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: not a TOML file ({error})") from error
+        table = read(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise SettingsError(f"{path}: not a {kind} file ({error})") from error
     return recipe_from_json(table, str(path))
 
 
@@ -321,6 +367,8 @@ def _convert_plain(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or isinstance(value, bool):
         raise SettingsError(f"{where}: got {value!r}, expected {hint.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{where}: got {value!r}, expected a finite number")
     return value
 
 

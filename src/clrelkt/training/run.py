@@ -43,7 +43,7 @@ from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.methods import Material, prepare
 from clrelkt.training.recipe import Recipe, Stage
 
-__all__ = ["BASELINE", "ZERO_SHOT", "Run", "RunSettings", "train"]
+__all__ = ["BASELINE", "ZERO_SHOT", "Run", "RunSettings", "read_run_results", "train"]
 
 FORMAT = 1
 ZERO_SHOT = "zero-shot"
@@ -89,6 +89,19 @@ def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -
         SettingsError: no such device.
     """
     return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus)).run()
+
+
+def read_run_results(folder: Path) -> dict[str, Results]:
+    """Return the test results of a complete run, by stage.
+
+    Raises:
+        TrainingError: the run is not complete, or its results cannot be read.
+    """
+    path = folder / "results.json"
+    record = _read_json(path)
+    if not isinstance(record.get("results"), dict):
+        raise TrainingError(f"{path} holds no results of a run")
+    return {name: Results.from_json(result) for name, result in record["results"].items()}
 
 
 class _Runner:

@@ -1,0 +1,67 @@
+"""The command line: ``clrelkt COMMAND``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from clrelkt.errors import ClrelktError
+
+__all__ = ["cli", "main"]
+
+_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "demo": ("clrelkt.cli.demo:demo", "Run the whole method on the bundled corpus."),
+        "reproduce": ("clrelkt.cli.reproduce:reproduce", "Carry out an experiment of the paper."),
+        "train": ("clrelkt.cli.train:train", "Train by a recipe."),
+        "evaluate": ("clrelkt.cli.evaluate:evaluate", "Measure an encoder on a corpus."),
+        "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
+        "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),
+    }
+)
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command when it is asked for: ``--help`` imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clrelkt")
+def cli() -> None:
+    """Find the answer in another language: train, evaluate and compare cross-lingual retrievers."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run a command; every known fault ends in one line on standard error and exit status 1."""
+    try:
+        return cli.main(args=arguments, prog_name="clrelkt")
+    except ClrelktError as error:
+        _fail(str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    click.secho("error: ", fg="red", err=True, nl=False)
+    click.echo(message, err=True)
+    sys.exit(1)

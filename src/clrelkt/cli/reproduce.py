@@ -1,0 +1,110 @@
+"""``clrelkt reproduce``: a recipe with several seeds, its table beside the paper's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clrelkt.cli.options import run_options
+
+if TYPE_CHECKING:
+    from clrelkt.evaluation import SeedSummary
+    from clrelkt.training.reproduction import Reproduction
+
+__all__ = ["reproduce", "run_reproduction"]
+
+
+@click.command()
+@click.argument("corpus")
+@click.option("--recipe", metavar="NAME|FILE", help="[default: the recipe called like the corpus]")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Seeds that train at the same time, spread over the GPUs.",
+)
+@run_options
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write every seed's results, recipe, weights, versions and hardware to this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print that record as one JSON object.")
+def reproduce(
+    corpus: str,
+    recipe: str | None,
+    seeds: int,
+    jobs: int,
+    output: Path | None,
+    split_seed: int,
+    device: str | None,
+    save_form: Any,
+    checkpoint_seconds: float,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Carry out the experiment on CORPUS (xquad, mlqa, xorqa) with several seeds.
+
+    Ends with a table: BM25, zero-shot and every stage, mean and interval over the seeds, and the
+    paper's printed figures. Stopped, the same command goes on where it was.
+    """
+    from clrelkt.training import RunSettings, load_recipe
+
+    chosen = load_recipe(recipe or corpus)
+    settings = RunSettings(
+        output=output or Path("runs") / f"reproduce-{chosen.name}",
+        split_seed=split_seed,
+        device=device,
+        save_form=save_form,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    named = f" --recipe {recipe}" if recipe else ""
+    command = f"clrelkt reproduce {corpus}{named} --seeds {seeds} --split-seed {split_seed}"
+    run_reproduction(chosen, settings, seeds, jobs, command, record, as_json)
+
+
+def run_reproduction(
+    recipe: Any,
+    settings: Any,
+    seeds: int,
+    jobs: int,
+    command: str,
+    record: Path | None,
+    as_json: bool,
+) -> None:
+    """Train every seed, write the record, print the tables."""
+    from clrelkt.files import write_json
+    from clrelkt.training.reproduction import reproduce as run_seeds
+
+    reproduction = run_seeds(recipe, settings, range(seeds), jobs=jobs)
+    found = reproduction.to_json(command)
+    for path in filter(None, (settings.output / "record.json", record)):
+        write_json(path, found)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    from clrelkt.cli.show import show_gains, show_stages
+
+    summaries = reproduction.summaries()
+    show_stages(summaries | _paper(reproduction))
+    groups = list(next(iter(summaries.values())).means)
+    show_gains(summaries, reproduction.recipe, groups)
+    click.echo(f"{seeds} seeds; the interval is {_interval(seeds)}")
+    click.echo(f"runs, encoders and record: {settings.output}")
+
+
+def _interval(seeds: int) -> str:
+    return "over seeds (Student's t, 95 %)" if seeds > 1 else "over questions (bootstrap, 95 %)"
+
+
+def _paper(reproduction: Reproduction) -> dict[str, SeedSummary]:
+    from clrelkt.evaluation import aggregate, printed_results
+    from clrelkt.evaluation.paper import PAPER_NAME
+
+    printed = printed_results(reproduction.recipe.corpus)
+    return {} if printed is None else {PAPER_NAME: aggregate([printed])}

@@ -1,0 +1,128 @@
+"""The same recipe with several seeds, and what they say together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clrelkt.corpora import load_corpus
+from clrelkt.errors import TrainingError
+from clrelkt.evaluation import Results, SeedSummary, aggregate
+from clrelkt.files import storage_errors, write_json
+from clrelkt.training.environment import describe_environment
+from clrelkt.training.recipe import Recipe
+from clrelkt.training.run import ZERO_SHOT, RunSettings, read_run_results, train
+
+__all__ = ["FORMAT", "Reproduction", "reproduce"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Results of every seed, by stage; ``results[stage][i]`` belongs to ``seeds[i]``."""
+
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    split_seed: int
+    results: Mapping[str, tuple[Results, ...]]
+
+    def summaries(self) -> dict[str, SeedSummary]:
+        """Return mean and interval of every stage."""
+        return {stage: aggregate(results) for stage, results in self.results.items()}
+
+    def to_json(self, command: str) -> dict[str, Any]:
+        """Return everything that a reader needs to check or repeat it; ``command`` repeats it."""
+        first = next(iter(self.results.values()))[0]
+        return {
+            "format": FORMAT,
+            "command": command,
+            "recipe": self.recipe.to_json(),
+            "corpus": first.corpus,
+            "weights": self.results[ZERO_SHOT][0].weights,
+            "split_seed": self.split_seed,
+            "seeds": list(self.seeds),
+            "environment": describe_environment(),
+            "stages": {
+                stage: {
+                    "per_seed": [result.to_json() for result in results],
+                    "summary": aggregate(results).to_json(),
+                }
+                for stage, results in self.results.items()
+            },
+        }
+
+
+def reproduce(
+    recipe: Recipe, settings: RunSettings, seeds: Sequence[int], *, jobs: int = 1
+) -> Reproduction:
+    """Carry out ``recipe`` once a seed, in folders ``seed-N`` of ``settings.output``.
+
+    Seeds that are complete are read, seeds that were stopped go on. With ``jobs`` above 1 that many
+    processes run at a time, spread over the GPUs where there are several.
+
+    Raises:
+        TrainingError: a run failed.
+    """
+    folders = [Path(settings.output) / f"seed-{seed}" for seed in seeds]
+    missing = [
+        (seed, folder)
+        for seed, folder in zip(seeds, folders, strict=True)
+        if not (folder / "results.json").exists()
+    ]
+    if jobs > 1:
+        _run_processes(recipe, settings, missing, jobs)
+        rows: list[Mapping[str, Results]] = [read_run_results(folder) for folder in folders]
+    else:
+        done = _run_here(recipe, settings, missing)
+        rows = [done[path] if path in done else read_run_results(path) for path in folders]
+    stages = {stage: tuple(row[stage] for row in rows) for stage in rows[0]}
+    return Reproduction(recipe, tuple(seeds), settings.split_seed, stages)
+
+
+def _run_here(
+    recipe: Recipe, settings: RunSettings, missing: Sequence[tuple[int, Path]]
+) -> dict[Path, Mapping[str, Results]]:
+    corpus = load_corpus(recipe.corpus) if missing else None
+    done: dict[Path, Mapping[str, Results]] = {}
+    for seed, folder in missing:
+        own = replace(settings, output=folder, seed=seed, resume=True)
+        done[folder] = train(recipe, own, corpus).results
+    return done
+
+
+def _run_processes(
+    recipe: Recipe, settings: RunSettings, missing: Sequence[tuple[int, Path]], jobs: int
+) -> None:
+    import torch
+
+    gpus = torch.cuda.device_count() if settings.device in (None, "cuda") else 0
+    recipe_file = Path(settings.output) / "recipe.json"
+    write_json(recipe_file, recipe.to_json())
+
+    def run(task: tuple[int, tuple[int, Path]]) -> str | None:
+        number, (seed, folder) = task
+        environment = dict(os.environ)
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        if gpus > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+        command = [sys.executable, "-m", "clrelkt", "train", str(recipe_file), "--resume"]
+        command += ["--seed", str(seed), "--split-seed", str(settings.split_seed)]
+        command += ["--output", str(folder), "--save-form", settings.save_form]
+        if settings.device is not None:
+            command += ["--device", settings.device]
+        done = subprocess.run(  # noqa: S603
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        return None if done.returncode == 0 else f"seed {seed}: {done.stderr.strip()[-2000:]}"
+
+    with storage_errors(recipe_file), ThreadPoolExecutor(jobs) as pool:
+        faults = [fault for fault in pool.map(run, enumerate(missing)) if fault]
+    if faults:
+        raise TrainingError("; ".join(faults))
