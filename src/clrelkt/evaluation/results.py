@@ -88,14 +88,23 @@ class LanguageResult(Metrics):
             parallel_ids=tuple(parallel_ids),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the number of questions and the metrics."""
-        return {"questions": self.questions, **Metrics.to_json(self)}
+    def to_json(self, *, with_ranks: bool = False) -> dict[str, Any]:
+        """Return the number of questions and the metrics, and the gold's ranks if asked for."""
+        record = {"questions": self.questions, **Metrics.to_json(self)}
+        if with_ranks and self.ranks is not None:
+            record["ranks"] = [
+                [parallel_id, int(rank)]
+                for parallel_id, rank in zip(self.parallel_ids, self.ranks, strict=True)
+            ]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote."""
+        ranks = record.get("ranks")
         return cls(
+            ranks=None if ranks is None else np.array([rank for _, rank in ranks], np.int64),
+            parallel_ids=tuple(str(parallel_id) for parallel_id, _ in ranks or ()),
             questions=int(record["questions"]),
             hit_rate_at_1=float(record["hit_rate@1"]),
             hit_rate_at_5=float(record["hit_rate@5"]),
@@ -153,19 +162,25 @@ class Results:
             groups=MappingProxyType(dict(groups)),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; the ranks are left out."""
-        return {
+    def to_json(self, *, with_ranks: bool = False) -> dict[str, Any]:
+        """Return a JSON object; ``with_ranks`` adds what intervals over questions need."""
+        record = {
             "encoder": self.encoder,
             "weights": self.weights,
             "corpus": self.corpus,
             "pool": self.pool,
             "document_score": self.document_score,
             "split": self.split,
-            "languages": {code: result.to_json() for code, result in self.languages.items()},
+            "languages": {
+                code: result.to_json(with_ranks=with_ranks)
+                for code, result in self.languages.items()
+            },
             "mean": self.mean.to_json(),
             "means": {group: metrics.to_json() for group, metrics in self.means.items()},
         }
+        if with_ranks:
+            record["groups"] = {group: list(codes) for group, codes in self.groups.items()}
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Results:
@@ -185,6 +200,7 @@ class Results:
                 languages=_mapped(LanguageResult.from_json, record["languages"]),
                 mean=Metrics.from_json(record["mean"]),
                 means=_mapped(Metrics.from_json, record["means"]),
+                groups=_mapped(tuple, record.get("groups", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(

@@ -74,6 +74,9 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, None, None, len(values))
+    # Equal values have no spread; numpy's mean of them may differ from them by a rounding.
+    if len(set(values)) == 1:
+        return Estimate(values[0], values[0], values[0], len(values))
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     half = student_t(len(values) - 1) * error
     return Estimate(mean, mean - half, mean + half, len(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +24,11 @@ class TransferWeights:
 
     def __post_init__(self) -> None:
         weights = (self.question, self.document, self.document_question)
-        if min(weights) < 0 or max(weights) == 0 or not self.scale > 0:
+        finite = all(map(math.isfinite, (*weights, self.scale)))
+        if not finite or min(weights) < 0 or max(weights) == 0 or self.scale <= 0:
             raise SettingsError(
-                f"transfer weights {weights} with scale {self.scale}: no weight may be negative, "
-                "one must be above 0, and so must the scale"
+                f"transfer weights {weights} with scale {self.scale}: finite numbers expected, no "
+                "weight negative, one above 0, and the scale above 0"
             )
 
 

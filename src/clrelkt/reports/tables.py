@@ -140,7 +140,8 @@ def _figures(metrics: Metrics) -> list[str]:
 def _estimate(estimate: Estimate | None) -> str:
     if estimate is None:
         return _MISSING
-    if estimate.half_width is None:
+    # What no seed changes (zero-shot, BM25) has no interval over seeds.
+    if estimate.half_width is None or estimate.low == estimate.high:
         return _figure(estimate.mean)
     return f"{_figure(estimate.mean)}±{_figure(estimate.half_width)}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders import TrainableEncoder
+from clrelkt.encoders import TextKind, TrainableEncoder
 from clrelkt.errors import TrainingError
 from clrelkt.evaluation import Results, RetrievalEvaluator
 from clrelkt.training.bank import TextBank
@@ -150,11 +150,7 @@ class _StageRun:
         loss = self._method.loss(functional.embedding(index, vectors), examples)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise TrainingError(
-                f"stage {self._stage.name!r}, epoch {self._position.epoch}, step "
-                f"{self._position.step}: the loss is {value}. Lower the learning rate "
-                f"({self._progress.learning_rate:g}) or look for texts that are broken"
-            )
+            raise self._diverged(f"the loss is {value}")
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimiser.param_groups:
@@ -170,8 +166,24 @@ class _StageRun:
         total = batches * self._stage.optimisation.epochs
         self._around.tick(position.epoch * batches + batch, total, self._progress.best)
 
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"stage {self._stage.name!r}, epoch {self._position.epoch}, step "
+            f"{self._position.step}: {what}. Lower the learning rate "
+            f"({self._progress.learning_rate:g}) or look for texts that are broken"
+        )
+
     def _measure(self) -> Results:
-        return self._evaluator(self._encoder, self._bank.encode_with(self._encoder))
+        encode = self._bank.encode_with(self._encoder)
+
+        def finite(texts: Sequence[str], kind: TextKind) -> np.ndarray:
+            # After the last step no loss is left to show that the weights have run away.
+            vectors = encode(texts, kind)
+            if not np.isfinite(vectors).all():
+                raise self._diverged("the encoder's vectors are not finite")
+            return vectors
+
+        return self._evaluator(self._encoder, finite)
 
     def _evaluate_start(self) -> None:
         results = self._measure()

@@ -14,20 +14,23 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from clrelkt.corpora import Corpus, Splits, load_corpus, split_corpus
-from clrelkt.encoders import SaveForm, TrainableEncoder, load_encoder
-from clrelkt.errors import SettingsError, StorageError, TrainingError
+from clrelkt.corpora import Corpus, Splits, load_corpus, take_split
+from clrelkt.encoders import PUBLISHED, SaveForm, TrainableEncoder, load_encoder
+from clrelkt.encoders.muse_weights import weights_digest
+from clrelkt.encoders.tensors import read_tensors, write_tensors
+from clrelkt.errors import EncoderError, SettingsError, StorageError, TrainingError
 from clrelkt.evaluation import Results, RetrievalEvaluator, evaluate, evaluate_bm25
-from clrelkt.files import atomic_file, storage_errors, write_json
+from clrelkt.files import atomic_file, storage_errors, write_json, write_text
 from clrelkt.progress import stage_bar
 from clrelkt.text import IcuWords
 from clrelkt.training.bank import TextBank, texts_of
@@ -41,13 +44,13 @@ from clrelkt.training.device import choose_device, matrix_precision
 from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.methods import Material, prepare
-from clrelkt.training.recipe import Recipe, Stage
+from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
 
 __all__ = ["BASELINE", "ZERO_SHOT", "Run", "RunSettings", "read_run_results", "train"]
 
 FORMAT = 1
-ZERO_SHOT = "zero-shot"
-BASELINE = "bm25"
+
+E = TypeVar("E", bound=TrainableEncoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,13 @@ class RunSettings:
     checkpoint_seconds: float = 60.0
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        if min(self.seed, self.split_seed, self.checkpoint_seconds) < 0:
+            raise SettingsError(
+                f"seed {self.seed}, split_seed {self.split_seed}, checkpoint_seconds "
+                f"{self.checkpoint_seconds}: none may be negative"
+            )
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,10 +95,20 @@ def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -
     Raises:
         TrainingError: nothing to train on, a loss that is not a number, or a run that cannot be
             resumed.
-        StorageError: the folder is there already and ``resume`` is off, or cannot be written.
-        SettingsError: no such device.
+        StorageError: the folder holds a run already and ``resume`` is off, or cannot be written.
+        DataError: the corpus has no training, dev or test questions.
+        UnknownNameError: the corpus has no training or dev questions in a language of a stage.
+        SettingsError: no such device, or encoders cannot be saved in the form that is asked for.
     """
-    return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus)).run()
+    device = choose_device(settings.device)
+    base = load_encoder(recipe.encoder).to(device)
+    if settings.save_form != "whole" and base.identity.base not in PUBLISHED:
+        raise SettingsError(
+            f"save_form {settings.save_form!r}: a delta needs a published base "
+            f"({', '.join(PUBLISHED)}), and the base of {recipe.encoder!r} is "
+            f"{base.identity.base!r}. Use save_form 'whole'"
+        )
+    return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base).run()
 
 
 def read_run_results(folder: Path) -> dict[str, Results]:
@@ -104,17 +124,19 @@ def read_run_results(folder: Path) -> dict[str, Results]:
     return {name: Results.from_json(result) for name, result in record["results"].items()}
 
 
-class _Runner:
-    def __init__(self, recipe: Recipe, settings: RunSettings, corpus: Corpus) -> None:
+class _Runner(Generic[E]):
+    def __init__(self, recipe: Recipe, settings: RunSettings, corpus: Corpus, base: E) -> None:
         self._recipe = recipe
         self._settings = settings
         self._folder = Path(settings.output)
-        self._device = choose_device(settings.device)
+        self._base = base
+        self._device = base.device
         self._corpus = _in_recipe_languages(corpus, recipe)
-        self._splits = split_corpus(
-            self._corpus, by=recipe.split_by, seed=settings.split_seed
-        )
-        self._base = load_encoder(recipe.encoder).to(self._device)
+        self._splits = _splits(self._corpus, recipe, settings.split_seed)
+        for stage in recipe.stages:  # A language that is missing shall stop no run half-way.
+            languages = self._languages(stage)
+            self._splits.train.in_languages(languages)
+            self._splits.dev.in_languages(languages)
 
     def run(self) -> Run:
         with _locked(self._folder), matrix_precision(self._device):
@@ -122,12 +144,12 @@ class _Runner:
             clock = _Clock(self._folder / "timings.json")
             for number, stage in enumerate(self._recipe.stages):
                 if not self._kept_path(stage).exists():
-                    with clock.measure(stage.name):
-                        self._train_stage(number, stage)
+                    with clock.measure(stage.name) as write_clock:
+                        self._train_stage(number, stage, write_clock)
             results = self._evaluate_all(clock)
-            encoder = self._stage_encoder(self._recipe.stages[-1])
-            clear_checkpoints(self._folder)
-            shutil.rmtree(self._folder / "kept", ignore_errors=True)
+            last = self._recipe.stages[-1]
+            encoder = self._stage_encoder(last).renamed(str(self._encoder_path(last)))
+            self._tidy_up()
         return Run(self._folder, encoder, results, self._recipe)
 
     def _begin(self) -> None:
@@ -138,11 +160,13 @@ class _Runner:
             "split_seed": self._settings.split_seed,
             "corpus": {"name": self._corpus.name, "sha256": _fingerprint(self._corpus)},
             "weights": self._base.weights,
+            "weights_sha256": weights_digest(dict(self._base.named_parameters())),
             "device": self._device.type,
             "threads": torch.get_num_threads(),
         }
         path = self._folder / "run.json"
         if not path.exists():
+            _remove_unfinished(self._folder)
             write_json(path, described | {"environment": describe_environment()})
             return
         if not self._settings.resume:
@@ -151,8 +175,18 @@ class _Runner:
                 "with -o"
             )
         _check_same(_read_json(path), described, path)
+        _remove_unfinished(self._folder)
         if (self._folder / "results.json").exists():
+            self._tidy_up()
             raise TrainingError(f"the run in {self._folder} is complete; nothing is left to resume")
+
+    def _tidy_up(self) -> None:
+        """Remove what only an unfinished run needs."""
+        clear_checkpoints(self._folder)
+        shutil.rmtree(self._folder / "kept", ignore_errors=True)
+
+    def _languages(self, stage: Stage) -> tuple[str, ...]:
+        return self._recipe.stage_languages(stage, _foreign(self._corpus))
 
     def _kept_path(self, stage: Stage) -> Path:
         return self._folder / "kept" / f"{stage.name}.safetensors"
@@ -163,23 +197,23 @@ class _Runner:
     def _texts(self) -> tuple[list[str], list[str]]:
         return texts_of((self._splits.train, self._splits.dev))
 
-    def _compact(self, start: str | None) -> TrainableEncoder:
+    def _compact(self, start: str | None) -> E:
         """Return the encoder that a stage starts from, with the run's vocabulary alone."""
         questions, candidates = self._texts()
         token_ids = TextBank.token_ids(self._base, questions, candidates)
-        compacted: TrainableEncoder = self._base.compact(token_ids).to(self._device)
+        compacted = self._base.compact(token_ids).to(self._device)
         if start is not None:
             _load_tensors(self._kept_path(self._recipe.stage(start)), compacted)
         return compacted
 
-    def _train_stage(self, number: int, stage: Stage) -> None:
+    def _train_stage(self, number: int, stage: Stage, write_clock: Callable[[], None]) -> None:
         found = read_checkpoint(self._folder)
         checkpoint = found if found is not None and found.position.stage == number else None
         log = _Log(self._folder / "log.jsonl")
         log.keep_stages(self._recipe, number, checkpoint)
         start, encoder = self._compact(stage.start), self._compact(stage.start)
         bank = TextBank(*self._texts(), encoder)
-        languages = self._recipe.stage_languages(stage, _foreign(self._corpus))
+        languages = self._languages(stage)
         material = Material(
             corpus=self._splits.train,
             questions=self._splits.train.in_languages(languages).questions,
@@ -193,12 +227,17 @@ class _Runner:
         evaluator = RetrievalEvaluator(
             self._splits.dev, self._recipe.evaluation, split="dev", languages=languages
         )
+
+        def save(checkpoint: Checkpoint) -> None:
+            write_checkpoint(self._folder, checkpoint)
+            write_clock()
+
         with stage_bar(stage.name, shown=self._settings.progress) as tick:
             around = Surroundings(
                 number=number,
                 seed=self._settings.seed,
                 log=log.append,
-                save=lambda checkpoint: write_checkpoint(self._folder, checkpoint),
+                save=save,
                 tick=tick,
                 checkpoint_seconds=self._settings.checkpoint_seconds,
                 log_lines=log.lines,
@@ -206,33 +245,30 @@ class _Runner:
             best = train_stage(stage, encoder, method, bank, evaluator, around, checkpoint)
         self._save_stage(stage, encoder, best)
 
-    def _save_stage(
-        self, stage: Stage, encoder: TrainableEncoder, best: Mapping[str, torch.Tensor]
-    ) -> None:
-        from safetensors.torch import save_file
-
+    def _save_stage(self, stage: Stage, encoder: E, best: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in encoder.named_parameters():
                 parameter.copy_(best[name])
         whole = self._base.write_back(encoder)
         whole.save(self._encoder_path(stage), form=self._settings.save_form)
         with atomic_file(self._kept_path(stage)) as temporary:
-            save_file({name: tensor.cpu() for name, tensor in best.items()}, str(temporary))
+            write_tensors(temporary, {name: tensor.cpu() for name, tensor in best.items()})
 
-    def _stage_encoder(self, stage: Stage) -> TrainableEncoder:
+    def _stage_encoder(self, stage: Stage) -> E:
         encoder = self._base.write_back(self._compact(stage.name))
-        return encoder.renamed(str(self._encoder_path(stage)))
+        # Relative to the run folder, so that results do not depend on where it lies.
+        return encoder.renamed(str(self._encoder_path(stage).relative_to(self._folder)))
 
     def _evaluate_all(self, clock: _Clock) -> dict[str, Results]:
         test = self._splits.test
         settings = self._recipe.evaluation
         with clock.measure("test"):
-            results = {
-                BASELINE: evaluate_bm25(
+            results: dict[str, Results] = {}
+            if _has_translations(test):
+                results[BASELINE] = evaluate_bm25(
                     test, settings, IcuWords(), split="test", known=self._base.languages
-                ),
-                ZERO_SHOT: evaluate(self._base, test, settings, split="test"),
-            }
+                )
+            results[ZERO_SHOT] = evaluate(self._base, test, settings, split="test")
             for stage in self._recipe.stages:
                 encoder = self._stage_encoder(stage)
                 results[stage.name] = evaluate(encoder, test, settings, split="test")
@@ -242,7 +278,9 @@ class _Runner:
                 "format": FORMAT,
                 "seed": self._settings.seed,
                 "split_seed": self._settings.split_seed,
-                "results": {name: result.to_json() for name, result in results.items()},
+                "results": {
+                    name: result.to_json(with_ranks=True) for name, result in results.items()
+                },
             },
         )
         return results
@@ -256,26 +294,47 @@ def _in_recipe_languages(corpus: Corpus, recipe: Recipe) -> Corpus:
     if recipe.languages is None:
         return corpus
     own = corpus.document_language
-    wanted = dict.fromkeys((own, *recipe.languages) if own in corpus.languages else recipe.languages)
-    return corpus.in_languages(wanted)
+    kept = (own, *recipe.languages) if own in corpus.languages else recipe.languages
+    return corpus.in_languages(dict.fromkeys(kept))
+
+
+def _splits(corpus: Corpus, recipe: Recipe, seed: int) -> Splits:
+    return Splits(
+        train=take_split(corpus, "train", seed=seed, by=recipe.split_by),
+        dev=take_split(corpus, "dev", seed=seed, by=recipe.split_by),
+        test=take_split(corpus, "test", seed=seed, by=recipe.split_by),
+    )
+
+
+def _has_translations(corpus: Corpus) -> bool:
+    own = corpus.document_language
+    return any(corpus.translation(question, own) is not None for question in corpus.questions)
 
 
 def _fingerprint(corpus: Corpus) -> str:
+    """Return a digest of all that training and evaluation see of a corpus."""
     digest = hashlib.sha256()
     for question in corpus.questions:
-        digest.update(f"{question.id}\t{question.text}\t{question.passage_id}\n".encode())
+        seen = (question.id, question.language, question.text, question.parallel_id)
+        digest.update(repr((*seen, question.document_id, question.passage_id)).encode())
     for document in corpus.documents:
-        digest.update(f"{document.id}\t{document.text}\n".encode())
+        passages = tuple((passage.id, passage.text) for passage in document.passages)
+        digest.update(repr((document.id, passages)).encode())
+    digest.update(repr(sorted(corpus.pools.items())).encode())
     return digest.hexdigest()
 
 
 def _load_tensors(path: Path, encoder: TrainableEncoder) -> None:
-    from safetensors.torch import load_file
-
-    tensors = load_file(str(path))
-    with torch.no_grad():
-        for name, parameter in encoder.named_parameters():
-            parameter.copy_(tensors[name])
+    try:
+        tensors = read_tensors(path)
+        with torch.no_grad():
+            for name, parameter in encoder.named_parameters():
+                parameter.copy_(tensors[name])
+    except (EncoderError, KeyError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path}: what an earlier stage kept cannot be read ({error}); start the run anew in "
+            "another folder"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -295,12 +354,23 @@ def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> N
             "install a newer clrelkt"
         )
     # Threads and device change rounding only; they are the user's to choose.
-    for key in ("recipe", "seed", "split_seed", "corpus", "weights"):
+    for key in ("recipe", "seed", "split_seed", "corpus", "weights", "weights_sha256"):
         if was.get(key) != now[key]:
             raise TrainingError(
                 f"{path}: the run that is there has another {key}; resume it with the same one, "
                 "or name another folder with -o"
             )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process had begun to write; ``atomic_file`` names it so."""
+    files = ("run.json", "log.jsonl", "timings.json", "results.json", "checkpoint")
+    for pattern in (*(f".{name}*.*" for name in files), "kept/.*.*", "encoders/.*.*"):
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -327,22 +397,37 @@ class _Log:
 
     def keep_stages(self, recipe: Recipe, number: int, checkpoint: Checkpoint | None) -> None:
         """Drop what a killed process wrote after the point that the run goes on from."""
-        done = {stage.name for stage in recipe.stages[:number]}
-        kept = []
-        if self.path.exists():
-            records = self.path.read_text(encoding="utf-8").splitlines()
-            whole = [line for line in records if line.endswith("}")]
-            if checkpoint is not None:
-                kept = whole[: checkpoint.position.log_lines]
-            else:
-                kept = [line for line in whole if json.loads(line)["stage"] in done]
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        whole = self._whole_lines()
+        if checkpoint is None:
+            done = {stage.name for stage in recipe.stages[:number]}
+            kept = [line for line in whole if self._stage_of(line) in done]
+        else:
+            kept = whole[: checkpoint.position.log_lines]
+            if len(kept) < checkpoint.position.log_lines:
+                raise TrainingError(
+                    f"{self.path} has {len(kept)} lines, but the checkpoint beside it was written "
+                    f"after {checkpoint.position.log_lines}; start the run anew in another folder"
+                )
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.lines = len(kept)
+
+    def _whole_lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        with storage_errors(self.path):
+            return self.path.read_text(encoding="utf-8").split("\n")[:-1]
+
+    def _stage_of(self, line: str) -> str:
+        try:
+            return str(json.loads(line)["stage"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{self.path}: {line[:60]!r} is no line of a run's log") from error
 
     def append(self, record: Mapping[str, Any]) -> int:
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.lines += 1
         return self.lines
 
@@ -353,16 +438,20 @@ class _Log:
 
 
 class _Clock:
-    """Seconds by stage; a stage that was resumed adds up."""
+    """Seconds by stage; a stage that was resumed adds up, back to its last checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seconds: dict[str, float] = _read_json(path) if path.exists() else {}
 
     @contextlib.contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        spent = self._seconds.get(name, 0.0) + time.monotonic() - start
-        self._seconds[name] = round(spent, 2)
-        write_json(self._path, self._seconds)
+    def measure(self, name: str) -> Iterator[Callable[[], None]]:
+        """Count the seconds of the block; ``write`` what it yields puts them on disk so far."""
+        start = time.monotonic() - self._seconds.get(name, 0.0)
+
+        def write() -> None:
+            self._seconds[name] = round(time.monotonic() - start, 2)
+            write_json(self._path, self._seconds)
+
+        yield write
+        write()

@@ -1,0 +1,37 @@
+# make demo | make test | make lint | make bench
+# Each installs what it needs into .venv; a second call installs nothing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETTINGS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.core
+	$(BIN)/clrelkt demo -o runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: .venv/.dev lint
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: .venv/.dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/.dev
+	$(BIN)/python bench/run.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.core: .venv/bin/python $(SETTINGS)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: .venv/bin/python $(SETTINGS)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@ .venv/.core
+
+clean:
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,65 @@
+"""results/*.json say what their own per-seed values say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+FOLDER = Path(__file__).parent.parent / "results"
+FILES = sorted(FOLDER.glob("*.json"))
+METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10")
+REPRODUCTIONS = [path for path in FILES if "stages" in json.loads(path.read_text("utf-8"))]
+
+
+def check(values: list[float], estimate: dict[str, Any]) -> None:
+    assert estimate["mean"] == pytest.approx(np.mean(values), abs=1e-9)
+    spread = np.std(values, ddof=1) / math.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * spread
+    assert estimate["low"] == pytest.approx(np.mean(values) - half, abs=1e-9)
+    assert estimate["high"] == pytest.approx(np.mean(values) + half, abs=1e-9)
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.stem)
+def test_means_and_intervals_follow_from_the_seeds(path: Path) -> None:
+    record = json.loads(path.read_text("utf-8"))
+    assert record["stages"]
+    for stage in record["stages"].values():
+        rows, summary = stage["per_seed"], stage["summary"]
+        assert len(rows) == len(record["seeds"]) == summary["seeds"]
+        for metric in METRICS:
+            for code in rows[0]["languages"]:
+                values = [row["languages"][code][metric] for row in rows]
+                check(values, summary["languages"][code][metric])
+            for group in rows[0]["means"]:
+                values = [row["means"][group][metric] for row in rows]
+                check(values, summary["means"][group][metric])
+            check([row["mean"][metric] for row in rows], summary["mean"][metric])
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.stem)
+def test_a_language_mean_is_the_mean_of_its_languages(path: Path) -> None:
+    record = json.loads(path.read_text("utf-8"))
+    for stage in record["stages"].values():
+        for row in stage["per_seed"]:
+            every = [result["hit_rate@1"] for result in row["languages"].values()]
+            assert row["mean"]["hit_rate@1"] == pytest.approx(np.mean(every), abs=1e-9)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_record_names_its_command_weights_commit_and_hardware(path: Path) -> None:
+    record = json.loads(path.read_text("utf-8"))
+    assert record["command"].startswith("clrelkt ")
+    assert record["weights"]
+    assert len(record["environment"]["commit"]) >= 40
+    assert record["environment"]["hardware"]
+    assert record["environment"]["packages"]["torch"]
+
+
+def test_there_is_a_record() -> None:
+    assert REPRODUCTIONS
