@@ -65,7 +65,7 @@ def measure_texts(
     target: float | None,
 ) -> tuple[Comparison, dict[str, str | float]]:
     cosine = check_same(encoder, peer, texts[:: 1 + len(texts) // 200])
-    rounds = 2 if options.quick else 5
+    rounds = 2 if options.quick else 3
     comparison = compare(
         f"encoding {kind}",
         lambda: timed(lambda: encoder.encode(texts)),

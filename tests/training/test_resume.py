@@ -35,11 +35,11 @@ def start(recipe: Path, folder: Path) -> subprocess.Popen[str]:
 
 def kill_after(process: subprocess.Popen[str], folder: Path, seconds: float) -> bool:
     """Kill a run so long after it has begun to work; return whether it was at work still."""
-    before = (folder / ".lock").stat().st_mtime_ns if folder.exists() else None
+    lock = folder / ".lock"
+    before = lock.stat().st_mtime_ns if lock.exists() else None
     while process.poll() is None:
-        if folder.exists() and (folder / ".lock").exists():
-            if (folder / ".lock").stat().st_mtime_ns != before:
-                break
+        if lock.exists() and lock.stat().st_mtime_ns != before:
+            break
         time.sleep(0.01)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)

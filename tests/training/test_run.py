@@ -241,19 +241,22 @@ def test_what_a_kill_at_the_very_end_left_is_removed(
     assert [path.name for path in left] == [path.name for path in right]
 
 
-def test_half_written_files_are_removed(
-    stopped: Path, train_tiny: TrainTiny, one_stage: Recipe
+def test_what_a_kill_left_half_written_is_removed(
+    stopped: Path, train_tiny: TrainTiny, small_files: SmallFiles
 ) -> None:
+    before = read_log(stopped)
     (stopped / ".checkpoint-0-9.safetensors.ab12").touch()
     (stopped / "kept").mkdir()
     (stopped / "kept" / ".warm-up.safetensors.ab12").touch()
     (stopped / "encoders" / ".warm-up.ab12").mkdir(parents=True)
     (stopped / ".note.of.the.user").touch()
-    (stopped / "log.jsonl").open("a").write('{"stage": "warm-up", "languages": {"de": 0.25}')
-    train_tiny(stopped, resume=True)
-    hidden = {path.name for path in stopped.rglob(".*")}
-    assert hidden == {".lock", ".note.of.the.user"}
-    assert len(read_log(stopped)) > 1
+    with (stopped / "log.jsonl").open("a") as file:
+        file.write('{"stage": "warm-up", "languages": {"de": 0.25}')
+    with small_files(1_000_000), pytest.raises(StorageError):
+        train_tiny(stopped, resume=True, checkpoint_seconds=0)
+    assert {path.name for path in stopped.rglob(".*")} == {".lock", ".note.of.the.user"}
+    after = read_log(stopped)
+    assert after == before[: len(after)]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ __all__ = ["demo"]
     show_default=True,
     help="Folder of the runs.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--device", metavar="NAME", help="cpu or cuda. [default: cuda where there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as one JSON object.")
 def demo(output: Path, seeds: int, device: str | None, as_json: bool) -> None:
@@ -33,8 +33,8 @@ def demo(output: Path, seeds: int, device: str | None, as_json: bool) -> None:
     if not as_json:
         click.echo(
             "Questions in eight languages, answers in 24 English documents. Each stage trains "
-            "mUSE a step\nfurther; the table shows how often the right document comes first "
-            "for questions kept aside.\n"
+            "mUSE a step\nfurther; the table shows how often the right passage of 72 comes first "
+            "for questions kept\naside.\n"
         )
     settings = RunSettings(output=output, device=device)
     command = f"clrelkt demo --seeds {seeds}"
