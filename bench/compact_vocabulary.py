@@ -35,12 +35,8 @@ def measure(options: Options) -> Report:
     turns = {side: iter(batches) for side in (compact, whole)}
     comparison = compare(
         f"compact vocabulary, step of {PAIRS} pairs",
-        lambda: timed(
-            lambda: stage.step(compact, bank, optimisers[compact], next(turns[compact]))
-        ),
-        lambda: timed(
-            lambda: stage.step(whole, stage.bank, optimisers[whole], next(turns[whole]))
-        ),
+        lambda: timed(lambda: stage.step(compact, bank, optimisers[compact], next(turns[compact]))),
+        lambda: timed(lambda: stage.step(whole, stage.bank, optimisers[whole], next(turns[whole]))),
         rounds=steps,
         target=1.5,
     )

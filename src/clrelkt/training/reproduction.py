@@ -117,9 +117,7 @@ def _run_processes(
         command += ["--output", str(folder), "--save-form", settings.save_form]
         if settings.device is not None:
             command += ["--device", settings.device]
-        done = subprocess.run(  # noqa: S603
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return None if done.returncode == 0 else f"seed {seed}: {done.stderr.strip()[-2000:]}"
 
     with storage_errors(recipe_file), ThreadPoolExecutor(jobs) as pool:
