@@ -7,7 +7,7 @@ ClrelktError
 ├── SettingsError        a recipe or an option with a value that cannot be
 ├── EncoderError         a folder that is no encoder, or one of a newer format or another dimension
 ├── DownloadError        a file that could not be fetched, or whose checksum is wrong
-├── TrainingError        a loss that is not a number, nothing to train on, a run that cannot be resumed
+├── TrainingError        a loss that is no number, nothing to train on, no way to resume
 ├── StorageError         a folder that cannot be written, a full disk
 └── MissingExtraError    an optional dependency that is not installed
 
