@@ -94,7 +94,7 @@ def run_reproduction(
     show_stages(summaries | _paper(reproduction))
     groups = list(next(iter(summaries.values())).means)
     show_gains(summaries, reproduction.recipe, groups)
-    click.echo(f"{seeds} seeds; the interval is {_interval(seeds)}")
+    click.echo(f"{seeds} seed{'s' * (seeds > 1)}; intervals are {_interval(seeds)}")
     click.echo(f"runs, encoders and record: {settings.output}")
 
 
