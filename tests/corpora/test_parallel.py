@@ -118,3 +118,30 @@ def test_a_folder_without_english_or_without_files_is_refused(tmp_path: Path) ->
     write(tmp_path / "set.de.json", GERMAN)
     with pytest.raises(DataError, match=r"no English file among set\.de\.json"):
         load_corpus(tmp_path)
+
+
+def test_contexts_in_other_languages_are_translations_of_the_english_passages(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "x.en.json", ENGLISH)
+    write(tmp_path / "x.de.json", GERMAN)
+    corpus = read_parallel(tmp_path)
+    assert corpus.passage_translations == {
+        "de": {
+            "Bees#0": "Bienen tanzen.",
+            "Bees#1": "Honig ist süß.",
+            "Tea#0": "Tee ist grün.",
+        }
+    }
+
+
+def test_xquad_has_every_passage_in_every_language(data_folder: Path) -> None:
+    corpus = read_parallel(data_folder / "xquad")
+    assert set(corpus.passage_translations) == set(corpus.languages) - {"en"}
+    for translated in corpus.passage_translations.values():
+        assert set(translated) == set(corpus.passage_by_id)
+    assert "Kawann Short" in corpus.passage_translations["el"]["Super_Bowl_50#0"]
+
+
+def test_repeated_english_contexts_are_no_translations() -> None:
+    assert load_corpus("bundled").passage_translations == {}

@@ -88,6 +88,8 @@ class Corpus:
     ``pools`` maps a question language to the ids of the documents that its questions are
     searched in: in MLQA each language has its own. A language that is not named there is
     searched in every document. ``fixed_split`` is None where a split is free to be drawn.
+    ``passage_translations`` maps a language to the texts of passages in it, by passage id; the
+    documents' own language is not in it.
     """
 
     name: str
@@ -96,6 +98,9 @@ class Corpus:
     pools: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     document_language: str = "en"
     fixed_split: FixedSplit | None = None
+    passage_translations: Mapping[str, Mapping[str, str]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
     @cached_property
     def languages(self) -> tuple[str, ...]:

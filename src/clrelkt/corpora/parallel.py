@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from clrelkt.corpora.model import Answer, Corpus, Question
 from clrelkt.corpora.records import FaultLog
@@ -63,7 +64,29 @@ def read_parallel(folder: Path, *, name: str | None = None, complete: bool = Tru
         name=name or folder.name,
         questions=tuple(question for file in files for question in _questions(file, gold)),
         documents=tuple(document_of(article) for article in english.articles),
+        passage_translations=MappingProxyType(
+            {
+                file.languages.question: translated
+                for file in files
+                if file is not english and (translated := _passage_translations(file, english))
+            }
+        ),
     )
+
+
+def _passage_translations(file: SquadFile, english: SquadFile) -> Mapping[str, str]:
+    """Return the contexts by passage id, of articles with as many paragraphs as in English.
+
+    A file that repeats the English contexts translates none of them.
+    """
+    paragraphs = {article.title: article.paragraphs for article in english.articles}
+    return {
+        f"{article.title}#{number}": paragraph.context
+        for article in file.articles
+        if len(paragraphs.get(article.title, ())) == len(article.paragraphs)
+        for number, paragraph in enumerate(article.paragraphs)
+        if paragraph.context != paragraphs[article.title][number].context
+    }
 
 
 def note_parallel_faults(files: Sequence[SquadFile], log: FaultLog, *, complete: bool) -> None:

@@ -1,7 +1,6 @@
-"""Words in any script."""
+"""Words and sentences, in any script."""
 
-from __future__ import annotations
-
+from clrelkt.text.sentences import sentence_starts, split_sentences
 from clrelkt.text.words import IcuWords, WordTokenizer
 
-__all__ = ["IcuWords", "WordTokenizer"]
+__all__ = ["IcuWords", "WordTokenizer", "sentence_starts", "split_sentences"]
