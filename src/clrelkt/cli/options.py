@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-__all__ = ["run_options", "split_seed_option"]
+if TYPE_CHECKING:
+    from clrelkt.training import Recipe
+
+__all__ = ["changed_recipe", "changes_in_words", "run_options", "split_seed_option"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,13 +41,42 @@ _CHECKPOINT_SECONDS = click.option(
     help="Write a checkpoint when this much time has passed since the last.",
 )
 
+_ENCODER = click.option(
+    "--encoder", metavar="NAME|FOLDER", help="Start from this encoder. [default: the recipe's]"
+)
+_SPLIT_BY = click.option(
+    "--split-by",
+    type=click.Choice(["question", "document"]),
+    help="What stays on one side of the split. [default: as the recipe says]",
+)
+
 split_seed_option = click.option(
     "--split-seed", type=int, default=0, show_default=True, help="Seed of the split."
 )
 
 
 def run_options(command: Command) -> Command:
-    """Add the options that say where and how a run is carried out."""
-    for option in (_CHECKPOINT_SECONDS, _SAVE_FORM, _DEVICE, split_seed_option, _OUTPUT):
+    """Add the options that say from what, where and how a run is carried out."""
+    options = (_CHECKPOINT_SECONDS, _SAVE_FORM, _DEVICE, split_seed_option, _SPLIT_BY)
+    for option in (*options, _OUTPUT, _ENCODER):
         command = option(command)
     return command
+
+
+def changed_recipe(
+    recipe: Recipe, encoder: str | None, split_by: Literal["question", "document"] | None
+) -> Recipe:
+    """Return ``recipe`` with what ``--encoder`` and ``--split-by`` put in its place."""
+    import dataclasses
+
+    return dataclasses.replace(
+        recipe, encoder=encoder or recipe.encoder, split_by=split_by or recipe.split_by
+    )
+
+
+def changes_in_words(encoder: str | None, split_by: str | None) -> str:
+    """Return the two options as they are typed, each after a space; "" where none is given."""
+    given = {"--encoder": encoder, "--split-by": split_by}
+    return "".join(
+        f" {option} {shlex.quote(value)}" for option, value in given.items() if value is not None
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clrelkt.cli.options import run_options
+from clrelkt.cli.options import changed_recipe, changes_in_words, run_options
 
 if TYPE_CHECKING:
     from clrelkt.evaluation import SeedSummary
@@ -40,7 +41,9 @@ def reproduce(
     recipe: str | None,
     seeds: int,
     jobs: int,
+    encoder: str | None,
     output: Path | None,
+    split_by: Any,
     split_seed: int,
     device: str | None,
     save_form: Any,
@@ -55,17 +58,25 @@ def reproduce(
     """
     from clrelkt.training import RunSettings, load_recipe
 
-    chosen = load_recipe(recipe or corpus)
+    chosen = changed_recipe(load_recipe(recipe or corpus), encoder, split_by)
+    changes = changes_in_words(encoder, split_by)
     settings = RunSettings(
-        output=output or Path("runs") / f"reproduce-{chosen.name}",
+        output=output or Path("runs") / _folder_name(chosen.name, encoder, split_by),
         split_seed=split_seed,
         device=device,
         save_form=save_form,
         checkpoint_seconds=checkpoint_seconds,
     )
-    named = f" --recipe {recipe}" if recipe else ""
-    command = f"clrelkt reproduce {corpus}{named} --seeds {seeds} --split-seed {split_seed}"
+    named = f" --recipe {shlex.quote(recipe)}" if recipe else ""
+    seeded = f"--seeds {seeds} --split-seed {split_seed}"
+    command = f"clrelkt reproduce {shlex.quote(corpus)}{named}{changes} {seeded}"
     run_reproduction(chosen, settings, seeds, jobs, command, record, as_json)
+
+
+def _folder_name(recipe: str, encoder: str | None, split_by: str | None) -> str:
+    # Runs with other settings shall not land among those of the recipe as it stands.
+    started = f"-from-{Path(encoder).name}" if encoder else ""
+    return f"reproduce-{recipe}{started}{f'-by-{split_by}' if split_by else ''}"
 
 
 def run_reproduction(
@@ -94,7 +105,10 @@ def run_reproduction(
     show_stages(summaries | _paper(reproduction))
     groups = list(next(iter(summaries.values())).means)
     show_gains(summaries, reproduction.recipe, groups)
-    click.echo(f"{seeds} seed{'s' * (seeds > 1)}; intervals are {_interval(seeds)}")
+    click.echo(
+        f"{seeds} seed{'s' * (seeds > 1)}, split by {reproduction.recipe.split_by}; intervals are "
+        f"{_interval(seeds)}"
+    )
     click.echo(f"runs, encoders and record: {settings.output}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from clrelkt.cli.options import run_options
+from clrelkt.cli.options import changed_recipe, run_options
 
 __all__ = ["train"]
 
@@ -18,7 +18,6 @@ __all__ = ["train"]
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--stage", metavar="NAME", help="Train up to this stage, with what it builds on.")
 @click.option("--corpus", metavar="NAME|PATH", help="Train on this corpus, not on the recipe's.")
-@click.option("--encoder", metavar="NAME|FOLDER", help="Start from this encoder.")
 @click.option("--resume", is_flag=True, help="Go on with the run that was stopped in the folder.")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -27,9 +26,10 @@ def train(
     seed: int,
     stage: str | None,
     corpus: str | None,
-    encoder: str | None,
     resume: bool,
+    encoder: str | None,
     output: Path | None,
+    split_by: Any,
     split_seed: int,
     device: str | None,
     save_form: Any,
@@ -48,9 +48,8 @@ def train(
     chosen = load_recipe(recipe)
     if stage is not None:
         chosen = chosen.up_to(stage)
-    chosen = dataclasses.replace(
-        chosen, corpus=corpus or chosen.corpus, encoder=encoder or chosen.encoder
-    )
+    chosen = changed_recipe(chosen, encoder, split_by)
+    chosen = dataclasses.replace(chosen, corpus=corpus or chosen.corpus)
     settings = RunSettings(
         output=output or Path("runs") / f"{chosen.name}-seed-{seed}",
         seed=seed,
