@@ -30,7 +30,7 @@ def recipe_file(tiny_table: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def asked_in(record: dict[str, Any]) -> set[str]:
-    return {id_ for ids in record["parallel_ids"].values() for id_ in ids}
+    return {id_ for found in record["languages"].values() for id_, _ in found["ranks"]}
 
 
 def test_reproduce_records_both(
