@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clrelkt.evaluation.baselines import evaluate_bm25
 from clrelkt.evaluation.metrics import gold_ranks, hit_rate, reciprocal_rank
+from clrelkt.evaluation.mixed_pool import MixedPoolEvaluator, MixedPoolLanguage, MixedPoolResult
 from clrelkt.evaluation.paper import printed, printed_results
 from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metrics, Results
 from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator, evaluate
@@ -16,6 +17,9 @@ __all__ = [
     "LanguageResult",
     "MetricName",
     "Metrics",
+    "MixedPoolEvaluator",
+    "MixedPoolLanguage",
+    "MixedPoolResult",
     "Results",
     "RetrievalEvaluator",
     "SeedSummary",
