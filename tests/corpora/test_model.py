@@ -55,3 +55,31 @@ def test_a_gold_document_that_is_not_there_is_an_error() -> None:
     assert CORPUS.gold_document(CORPUS.questions[0]) is ONE
     with pytest.raises(DataError, match="'de:2' of corpus 'made': its gold document 'gone'"):
         CORPUS.gold_document(CORPUS.questions[3])
+
+
+def test_without_documents_by_id_and_by_title() -> None:
+    twin = Document("one-b", "One", (Passage("one-b#0", "one-b", "E."),))
+    corpus = Corpus(
+        "made",
+        (ask("ru", "1"), ask("de", "1", "two"), ask("de", "2", "one-b"), ask("en", "3", None)),
+        (ONE, TWO, twin),
+        pools={"de": ("two", "one-b"), "ru": ("one",)},
+        fixed_split=FixedSplit({"1": "test", "2": "fit", "3": "fit"}, {"test": {"de": ("two",)}}),
+        passage_translations={"de": {"one#1": "C!", "two#0": "D!"}},
+    )
+    by_title = corpus.without_documents(["One"])
+    assert [question.id for question in by_title.questions] == ["de:1", "en:3"]
+    assert by_title.documents == (TWO,)
+    assert by_title.pools == {"de": ("two",), "ru": ()}
+    assert by_title.passage_translations == {"de": {"two#0": "D!"}}
+    by_id = corpus.without_documents(["two"])
+    assert [question.id for question in by_id.questions] == ["ru:1", "de:2", "en:3"]
+    assert by_id.pool("de") == (twin,)
+    assert by_id.fixed_split is not None
+    assert by_id.fixed_split.pools == {"test": {"de": ()}}
+    assert corpus.without_documents([]) == corpus
+
+
+def test_documents_to_leave_out_must_be_there() -> None:
+    with pytest.raises(DataError, match="'made' has no document with the id or title 'x', 'y'"):
+        CORPUS.without_documents(["One", "x", "y"])

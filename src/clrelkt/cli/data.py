@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from clrelkt.corpora.catalogue import CatalogueEntry
     from clrelkt.corpora.check import Inspection
     from clrelkt.corpora.fetch import Fetched
+    from clrelkt.corpora.overlap import Overlap
 
 __all__ = ["data"]
 
@@ -80,6 +81,54 @@ def check(context: click.Context, path: Path, as_json: bool) -> None:
         _print(inspection)
     if inspection.faults:
         context.exit(1)
+
+
+@data.command()
+@click.argument("corpus")
+@click.argument("other")
+@click.option(
+    "--words",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="The shortest run of words that counts as shared.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def overlap(corpus: str, other: str, words: int, as_json: bool) -> None:
+    """List the documents of CORPUS that share a title or a run of words with OTHER.
+
+    Both are names that clrelkt data list shows, or paths. To test on CORPUS what was trained on
+    OTHER: clrelkt evaluate ENCODER CORPUS --leave-out-shared-with OTHER.
+    """
+    from dataclasses import asdict
+
+    from clrelkt.corpora import load_corpus, shared_documents
+
+    found = shared_documents(load_corpus(corpus), load_corpus(other), shingle=words)
+    if as_json:
+        rows = [asdict(overlap) for overlap in found]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    _print_overlaps(found)
+
+
+def _print_overlaps(overlaps: tuple[Overlap, ...]) -> None:
+    by_pair: dict[tuple[str, str], list[Overlap]] = {}
+    for overlap in overlaps:
+        by_pair.setdefault((overlap.title, overlap.other_title), []).append(overlap)
+    for (title, other), group in by_pair.items():
+        longest = max(group, key=lambda overlap: overlap.words)
+        shared = ["the title"] if longest.same_title else []
+        if longest.words:
+            shared.append(f"{longest.words} words in a row: {longest.text}")
+        click.echo(_printable(f"{title} | {other}"))
+        click.echo(
+            f"  documents: {_printable(', '.join(overlap.document_id for overlap in group))}"
+        )
+        click.echo(f"  shared: {_printable('; '.join(shared))}")
+    titles = len({title for title, _ in by_pair})
+    documents = len({overlap.document_id for overlap in overlaps})
+    click.echo(f"{documents} documents with {titles} titles share something")
 
 
 def _row(entry: CatalogueEntry) -> dict[str, object]:

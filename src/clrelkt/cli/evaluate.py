@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,19 @@ def _split_codes(
     show_default=True,
     help="What stays on one side of the split.",
 )
+@click.option(
+    "--leave-out",
+    "left_out",
+    multiple=True,
+    metavar="TITLE",
+    help="Leave out a document, by title or id, and its questions. May stand several times.",
+)
+@click.option(
+    "--leave-out-shared-with",
+    "trained_on",
+    metavar="CORPUS",
+    help="Leave out what clrelkt data overlap finds in this corpus too.",
+)
 @click.option("--bm25", "with_bm25", is_flag=True, help="Add BM25 with the English question.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), help="Tokens encoded at once.")
 @click.option(
@@ -109,6 +123,8 @@ def evaluate(
     split: Any,
     split_seed: int,
     split_by: Any,
+    left_out: tuple[str, ...],
+    trained_on: str | None,
     with_bm25: bool,
     batch_tokens: int | None,
     device: str | None,
@@ -124,6 +140,7 @@ def evaluate(
     from clrelkt.evaluation import EvaluationSettings, RetrievalEvaluator
 
     questions = take_split(load_corpus(corpus), split, seed=split_seed, by=split_by)
+    questions = _leave_out(questions, left_out, trained_on)
     settings = EvaluationSettings(pool, document_score)
     evaluator = RetrievalEvaluator(questions, settings, split=split, languages=languages)
     loaded, encode = _encoder(encoder, device, batch_tokens)
@@ -135,6 +152,28 @@ def evaluate(
         click.echo(json.dumps(_as_json(results, baseline), ensure_ascii=False, indent=1))
     else:
         _print(results, baseline)
+
+
+def _leave_out(corpus: Corpus, named: Sequence[str], trained_on: str | None) -> Corpus:
+    """Drop documents after the split is drawn, so that the other questions stay where they are."""
+    from clrelkt.corpora import load_corpus, shared_documents
+    from clrelkt.errors import DataError
+
+    names = list(named)
+    if trained_on is not None:
+        shared = shared_documents(corpus, load_corpus(trained_on))
+        names += dict.fromkeys(overlap.document_id for overlap in shared)
+    if not names:
+        return corpus
+    kept = corpus.without_documents(names)
+    if not kept.questions:
+        raise DataError(f"{corpus.name}: no question is left when {len(names)} documents go")
+    gone = [document for document in corpus.documents if document.id not in kept.document_by_id]
+    questions = len(corpus.questions) - len(kept.questions)
+    titles = ", ".join(dict.fromkeys(document.title for document in gone))
+    click.echo(f"left out: {len(gone)} documents, {questions} questions: {titles}", err=True)
+    # Tables and JSON shall not pass for those of the whole corpus.
+    return replace(kept, name=f"{corpus.name} without {len(gone)} documents")
 
 
 def _encoder(name: str, device: str | None, batch_tokens: int | None) -> tuple[Encoder, Encode]:

@@ -19,6 +19,7 @@ from clrelkt.corpora.model import (
     Passage,
     Question,
 )
+from clrelkt.corpora.overlap import Overlap, shared_documents
 from clrelkt.corpora.splits import Split, SplitBy, Splits, split_corpus, take_split
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Document",
     "FixedSplit",
     "Inspection",
+    "Overlap",
     "Part",
     "Passage",
     "Question",
@@ -41,6 +43,7 @@ __all__ = [
     "inspect_path",
     "known_corpora",
     "load_corpus",
+    "shared_documents",
     "split_corpus",
     "take_split",
 ]

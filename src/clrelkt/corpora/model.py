@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -89,7 +89,9 @@ class Corpus:
     searched in: in MLQA each language has its own. A language that is not named there is
     searched in every document. ``fixed_split`` is None where a split is free to be drawn.
     ``passage_translations`` maps a language to the texts of passages in it, by passage id; the
-    documents' own language is not in it.
+    documents' own language is not in it. ``sentence_breaks`` says, by passage id, from which
+    character to which each sentence of a passage goes, where the makers of a corpus have marked
+    them (XQuAD-R).
     """
 
     name: str
@@ -99,6 +101,9 @@ class Corpus:
     document_language: str = "en"
     fixed_split: FixedSplit | None = None
     passage_translations: Mapping[str, Mapping[str, str]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    sentence_breaks: Mapping[str, tuple[tuple[int, int], ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
 
@@ -153,6 +158,46 @@ class Corpus:
         """Return the corpus with other questions over the same documents and pools."""
         return replace(self, questions=tuple(questions))
 
+    def without_documents(self, ids_or_titles: Iterable[str]) -> Corpus:
+        """Return the corpus without documents, in all pools, and without their questions.
+
+        A title names every document that has it. Questions whose gold is another document stay,
+        translations of those that go among them.
+
+        Raises:
+            DataError: the corpus has no document of that id or title.
+        """
+        names = tuple(dict.fromkeys(ids_or_titles))
+        known = {name for document in self.documents for name in (document.id, document.title)}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise DataError(
+                f"corpus {self.name!r} has no document with the id or title "
+                f"{', '.join(map(repr, unknown))}"
+            )
+        gone = {
+            document.id
+            for document in self.documents
+            if document.id in set(names) or document.title in set(names)
+        }
+        left = tuple(document for document in self.documents if document.id not in gone)
+        passages = {passage.id for document in left for passage in document.passages}
+        fixed = self.fixed_split
+        return replace(
+            self,
+            questions=tuple(q for q in self.questions if q.document_id not in gone),
+            documents=left,
+            pools=_without(self.pools, gone),
+            fixed_split=fixed
+            and replace(
+                fixed, pools={part: _without(pools, gone) for part, pools in fixed.pools.items()}
+            ),
+            passage_translations={
+                code: {id_: text for id_, text in texts.items() if id_ in passages}
+                for code, texts in self.passage_translations.items()
+            },
+        )
+
     def gold_document(self, question: Question) -> Document:
         """Return the document that answers ``question``.
 
@@ -169,3 +214,9 @@ class Corpus:
     def questions_in(self, language: str) -> Sequence[Question]:
         """Return the questions asked in ``language``, in corpus order."""
         return [question for question in self.questions if question.language == language]
+
+
+def _without(
+    pools: Mapping[str, tuple[str, ...]], gone: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    return {code: tuple(id_ for id_ in ids if id_ not in gone) for code, ids in pools.items()}
