@@ -187,3 +187,35 @@ def test_an_unknown_language_code_is_a_fault(tmp_path: Path) -> None:
     ((record, message),) = faults(write(tmp_path, article(), name="bees.qq.json"))
     assert record == ""
     assert "'qq', which is no code of ISO 639-1" in message
+
+
+def write_marked(path: Path, breaks: Any) -> Path:
+    qa = {"id": "a", "question": "Who?", "answers": [{"text": "Bees", "answer_start": 0}]}
+    paragraph = {"context": "Bees dance. So do I.", "qas": [qa], "sentence_breaks": breaks}
+    content = {"data": [{"title": "Bees", "paragraphs": [paragraph]}]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_marked_sentences_are_kept(tmp_path: Path) -> None:
+    corpus = read_squad(write_marked(tmp_path / "marked.en.json", [[0, 11], [12, 20]]))
+    assert corpus.sentence_breaks == {"Bees#0": ((0, 11), (12, 20))}
+
+
+@pytest.mark.parametrize(
+    ("breaks", "entry"),
+    [
+        ([[0, 11], [10, 20]], 1),
+        ([[0, 11], [12, 21]], 1),
+        ([[-1, 11]], 0),
+        ([[5, 5]], 0),
+        ([[0, "11"]], 0),
+        ([[0, True]], 0),
+        ([[0]], 0),
+        ("0-11", 0),
+    ],
+)
+def test_marks_that_do_not_fit_are_refused(tmp_path: Path, breaks: Any, entry: int) -> None:
+    path = write_marked(tmp_path / "marked.en.json", breaks)
+    with pytest.raises(CorpusError, match=rf"sentence_breaks .*: entry {entry} does not.*has 20"):
+        read_squad(path)

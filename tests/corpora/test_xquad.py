@@ -4,10 +4,13 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clrelkt.corpora import split_corpus
 from clrelkt.corpora.check import inspect_path
+from clrelkt.corpora.model import Corpus
 from clrelkt.corpora.xquad import read_xquad
 from clrelkt.errors import CorpusError
 
@@ -47,3 +50,37 @@ def test_a_language_that_lacks_a_question_is_refused(data_folder: Path, tmp_path
         read_xquad(tmp_path)
     ((fault),) = caught.value.faults
     assert (fault.file, fault.record) == (str(path), f"id {lost}")
+
+
+@pytest.fixture(scope="session")
+def twins(data_folder: Path) -> tuple[Corpus, Corpus]:
+    """XQuAD and XQuAD-R."""
+    return read_xquad(data_folder / "xquad"), read_xquad(data_folder / "xquad_r", name="xquad-r")
+
+
+@pytest.mark.parametrize("by", ["question", "document"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_seed_splits_both_twins_alike(twins: tuple[Corpus, Corpus], by: Any, seed: int) -> None:
+    plain, marked = (split_corpus(corpus, by=by, seed=seed) for corpus in twins)
+    for side in ("train", "dev", "test"):
+        ids = [
+            {q.parallel_id for q in getattr(splits, side).questions} for splits in (plain, marked)
+        ]
+        assert ids[0] == ids[1]
+        assert ids[0]
+
+
+def test_only_the_twin_has_marked_sentences(
+    data_folder: Path, twins: tuple[Corpus, Corpus]
+) -> None:
+    plain, marked = twins
+    assert plain.sentence_breaks == {}
+    assert set(marked.sentence_breaks) == set(marked.passage_by_id)
+    assert sum(map(len, marked.sentence_breaks.values())) == 1180
+    content = json.loads((data_folder / "xquad_r/en.json").read_text(encoding="utf-8"))
+    for article in content["data"]:
+        for number, paragraph in enumerate(article["paragraphs"]):
+            passage_id = f"{article['title']}#{number}"
+            text = marked.passage_by_id[passage_id].text
+            cut = [text[start:end] for start, end in marked.sentence_breaks[passage_id]]
+            assert cut == paragraph["sentences"]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from clrelkt.corpora.model import Answer, Corpus, Question
 from clrelkt.corpora.records import FaultLog
-from clrelkt.corpora.squad import SquadFile, document_of, parse_squad
+from clrelkt.corpora.squad import SquadFile, document_of, parse_squad, sentence_breaks_of
 from clrelkt.errors import DataError
 
 __all__ = ["note_parallel_faults", "parallel_files", "read_parallel"]
@@ -71,6 +71,7 @@ def read_parallel(folder: Path, *, name: str | None = None, complete: bool = Tru
                 if file is not english and (translated := _passage_translations(file, english))
             }
         ),
+        sentence_breaks=sentence_breaks_of(english),
     )
 
 

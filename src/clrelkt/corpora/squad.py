@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from clrelkt.corpora.languages import ISO_639_1, FileLanguages, languages_of_file
 from clrelkt.corpora.model import Answer, Corpus, Document, Passage, Question
@@ -20,6 +22,7 @@ __all__ = [
     "is_squad",
     "parse_squad",
     "read_squad",
+    "sentence_breaks_of",
 ]
 
 
@@ -39,10 +42,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A context and the questions that it answers."""
+    """A context and the questions that it answers.
+
+    ``sentence_breaks`` are where its sentences begin and end; empty where the file has none.
+    """
 
     context: str
     entries: tuple[Entry, ...]
+    sentence_breaks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,7 @@ def read_squad(path: Path, *, name: str | None = None) -> Corpus:
         questions=tuple(questions),
         documents=tuple(document_of(article) for article in file.articles),
         document_language=file.languages.context,
+        sentence_breaks=sentence_breaks_of(file),
     )
 
 
@@ -117,6 +125,18 @@ def document_of(article: Article, prefix: str = "") -> Document:
         for number, paragraph in enumerate(article.paragraphs)
     )
     return Document(document_id, article.title, passages)
+
+
+def sentence_breaks_of(file: SquadFile) -> Mapping[str, tuple[tuple[int, int], ...]]:
+    """Return the sentence breaks by passage id, of passages that have them."""
+    return MappingProxyType(
+        {
+            f"{article.title}#{number}": paragraph.sentence_breaks
+            for article in file.articles
+            for number, paragraph in enumerate(article.paragraphs)
+            if paragraph.sentence_breaks
+        }
+    )
 
 
 def parse_squad(path: Path, log: FaultLog, *, repeats: bool = False) -> SquadFile | None:
@@ -174,7 +194,25 @@ def _paragraph(node: Node) -> Paragraph | None:
         for child in node.members("qas")
         if not _is_impossible(child) and (entry := _entry(child, context)) is not None
     )
-    return None if context is None else Paragraph(context, entries)
+    if context is None:
+        return None
+    breaks = node.get("sentence_breaks")
+    return Paragraph(context, entries, () if breaks is None else _sentence_breaks(breaks, context))
+
+
+def _sentence_breaks(node: Node, context: str) -> tuple[tuple[int, int], ...]:
+    pairs: list[Any] = node.value if isinstance(node.value, list) else [node.value]
+    end = 0
+    for place, pair in enumerate(pairs):
+        is_pair = isinstance(pair, list) and [type(limit) for limit in pair] == [int, int]
+        if not is_pair or not end <= pair[0] < pair[1] <= len(context):
+            node.fault(
+                f"entry {place} does not fit: expected [start, end] pairs of characters in rising "
+                f"order within the passage, which has {len(context)}"
+            )
+            return ()
+        end = pair[1]
+    return tuple((start, stop) for start, stop in pairs)
 
 
 def _is_impossible(node: Node) -> bool:

@@ -9,6 +9,7 @@ from clrelkt.evaluation.paper import printed, printed_results
 from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metrics, Results
 from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator, evaluate
 from clrelkt.evaluation.seeds import Estimate, SeedSummary, aggregate
+from clrelkt.evaluation.sentence_level import SentenceLevelEvaluator, SentenceLevelResult
 
 __all__ = [
     "METRICS",
@@ -23,6 +24,8 @@ __all__ = [
     "Results",
     "RetrievalEvaluator",
     "SeedSummary",
+    "SentenceLevelEvaluator",
+    "SentenceLevelResult",
     "aggregate",
     "evaluate",
     "evaluate_bm25",
