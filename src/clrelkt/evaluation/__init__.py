@@ -10,9 +10,12 @@ from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metr
 from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator, evaluate
 from clrelkt.evaluation.seeds import Estimate, SeedSummary, aggregate
 from clrelkt.evaluation.sentence_level import SentenceLevelEvaluator, SentenceLevelResult
+from clrelkt.evaluation.significance import Comparison, Difference, compare, compare_values, holm
 
 __all__ = [
     "METRICS",
+    "Comparison",
+    "Difference",
     "Estimate",
     "EvaluationSettings",
     "LanguageResult",
@@ -27,10 +30,13 @@ __all__ = [
     "SentenceLevelEvaluator",
     "SentenceLevelResult",
     "aggregate",
+    "compare",
+    "compare_values",
     "evaluate",
     "evaluate_bm25",
     "gold_ranks",
     "hit_rate",
+    "holm",
     "printed",
     "printed_results",
     "reciprocal_rank",

@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from clrelkt.errors import DataError
+from clrelkt.evaluation.resampling import (
+    CONFIDENCE,
+    per_question,
+    percentiles,
+    question_draws,
+    resample,
+)
 from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metrics, Results
 
 __all__ = ["Estimate", "SeedSummary", "aggregate", "over_seeds", "student_t"]
-
-_CONFIDENCE = 0.95
-_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def student_t(freedom: int) -> float:
     low, high = 1.0, 20.0
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < _CONFIDENCE else (low, middle)
+        low, high = (middle, high) if _within(middle, freedom) < CONFIDENCE else (low, middle)
     return (low + high) / 2
 
 
@@ -160,7 +164,7 @@ class _Bootstrap:
         self._results = results
         ids = sorted({i for result in results.languages.values() for i in result.parallel_ids})
         self._number = {parallel_id: number for number, parallel_id in enumerate(ids)}
-        self._drawn = _draws(len(ids))
+        self._drawn = question_draws(len(ids))
 
     def summary(self) -> SeedSummary:
         languages = self._results.languages
@@ -197,34 +201,13 @@ class _Bootstrap:
         if result.ranks is None:
             return None
         columns = [self._number[parallel_id] for parallel_id in result.parallel_ids]
-        drawn = self._drawn[:, columns]
-        total = drawn.sum(axis=1)
         # A language with few questions can be missing from a resample altogether.
-        means = np.full(len(total), np.nan, np.float32)
-        np.divide(drawn @ _values(result.ranks, metric), total, out=means, where=total > 0)
-        return means
-
-
-def _draws(questions: int) -> np.ndarray:
-    """Return how often each question is drawn, shape (resamples, questions), float32."""
-    if questions == 0:
-        return np.empty((_RESAMPLES, 0), np.float32)
-    share = np.full(questions, 1 / questions)
-    drawn: np.ndarray = np.random.default_rng(0).multinomial(questions, share, _RESAMPLES)
-    return drawn.astype(np.float32)
-
-
-def _values(ranks: np.ndarray, metric: MetricName) -> np.ndarray:
-    """Return what each question adds to the mean."""
-    name, cutoff = metric.split("@")
-    hit = ranks <= int(cutoff)
-    return (hit / ranks if name == "mrr" else hit).astype(np.float32)
+        return resample(self._drawn[:, columns], per_question(result.ranks, metric))
 
 
 def _from_resamples(mean: float, resampled: Sequence[np.ndarray | None]) -> Estimate:
     rows = [row for row in resampled if row is not None]
     if not rows or len(rows) < len(resampled):
         return Estimate(mean, None, None, 1)
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.nanquantile(np.mean(rows, axis=0), (tail, 1 - tail))
-    return Estimate(mean, float(low), float(high), 1)
+    low, high = percentiles(rows)
+    return Estimate(mean, low, high, 1)
