@@ -219,8 +219,8 @@ class TestFoldersThatAreNoEncoder:
             load_encoder(whole_folder)
 
     def test_a_newer_format(self, whole_folder: Path) -> None:
-        edit_description(whole_folder, format=2)
-        with pytest.raises(EncoderError, match=r"format 2, .* up to 1; install a newer clrelkt"):
+        edit_description(whole_folder, format=3)
+        with pytest.raises(EncoderError, match=r"format 3, .* up to 2; install a newer clrelkt"):
             load_encoder(whole_folder)
 
     @pytest.mark.parametrize(

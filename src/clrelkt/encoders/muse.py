@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -242,6 +242,26 @@ class MuseEncoder(nn.Module):
 
     def _network_of(self, tensors: Mapping[str, torch.Tensor]) -> MuseNetwork:
         return MuseNetwork(tensors, block_tokens=self.network.block_tokens)
+
+    def with_table(
+        self, table: torch.Tensor, tokenizer: SentencePieceTokenizer, languages: Iterable[str]
+    ) -> Self:
+        """Return this encoder with another embedding table, and the tokenizer that goes with it.
+
+        ``languages`` are added to those that it knows.
+
+        Raises:
+            EncoderError: the table, shape (rows, embedding), has fewer rows than there are pieces.
+        """
+        if table.shape[0] < tokenizer.pieces:
+            raise EncoderError(
+                f"{tokenizer.pieces} pieces, but only {table.shape[0]} rows of embeddings"
+            )
+        tensors = {name: tensor.detach() for name, tensor in self.network.named_parameters()}
+        identity = dataclasses.replace(
+            self.identity, languages=self.identity.languages | frozenset(languages)
+        )
+        return type(self)(self._network_of(tensors | {"embedding": table}), tokenizer, identity)
 
     def renamed(self, name: str) -> Self:
         """Return the same encoder under another name (parameters are shared)."""

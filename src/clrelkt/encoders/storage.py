@@ -6,17 +6,20 @@ as safetensors, the SentencePiece model, and the two files that let sentence-tra
 - *whole*: every tensor in float32; needs nothing else.
 - *delta*: only what differs from the published encoder that it started from: the changed rows of
   the embedding table and the changed matrices, in float32 (exact) or float16 (half the size, values
-  rounded to 11 bits), in files of at most 15 MiB that ``clrelkt.json`` lists.
+  rounded to 11 bits), in files of at most 15 MiB that ``clrelkt.json`` lists. With new pieces
+  (format 2) the table has more rows, and the SentencePiece model is there too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torch.nn import functional
 
 from clrelkt.encoders.muse import EncoderIdentity, MuseEncoder, MuseNetwork
 from clrelkt.encoders.muse_weights import weights_digest
@@ -29,10 +32,13 @@ from clrelkt.files import atomic_folder, storage_errors, write_json
 
 __all__ = ["DESCRIPTION_FILE", "FORMAT", "load_muse", "save_muse", "write_muse_files"]
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION_FILE = "clrelkt.json"
 SHARD_BYTES = 15 * 2**20
 """No file of a delta is larger."""
+
+_PLAIN_FORMAT = 1
+"""The format of everything but a delta with new pieces, so that older versions read it too."""
 
 _HEADER_BYTES = 16 * 2**10
 _WHOLE_FILE = "model.safetensors"
@@ -103,12 +109,20 @@ def load_muse(folder: Path) -> MuseEncoder:
         )
     base = load_published(description["base"])
     network = _network(_apply_delta(folder, base, description), folder)
-    return MuseEncoder(network, base.tokenizer, identity)
+    tokenizer = base.tokenizer
+    if "sentencepiece_sha256" in description:
+        tokenizer = _read_tokenizer(folder, network)
+        if _digest(tokenizer.model) != description["sentencepiece_sha256"]:
+            raise EncoderError(
+                f"{folder / _SENTENCEPIECE_FILE} is damaged, or of another encoder: its checksum "
+                f"is not the one in {DESCRIPTION_FILE}"
+            )
+    return MuseEncoder(network, tokenizer, identity)
 
 
 def _description(encoder: MuseEncoder, form: SaveForm) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": _PLAIN_FORMAT,
         "kind": "muse",
         "form": form,
         "base": encoder.identity.base,
@@ -183,14 +197,25 @@ def _write_delta(
             f"a delta needs a published base ({', '.join(PUBLISHED)}); this encoder's base is "
             f"{base_name!r}. Save it whole"
         )
-    base = dict(load_published(base_name).network.named_parameters())
-    if base[_TABLE].shape != tensors[_TABLE].shape:
+    published = load_published(base_name)
+    base = dict(published.network.named_parameters())
+    shared = base[_TABLE].shape[0]
+    if tensors[_TABLE].shape[0] < shared:
         raise EncoderError(
-            f"the vocabulary has {tensors[_TABLE].shape[0]} rows, its base "
-            f"{base[_TABLE].shape[0]}: save it whole"
+            f"the vocabulary has {tensors[_TABLE].shape[0]} rows, its base {shared}: save it whole"
         )
+    grown: dict[str, Any] = {}
+    if encoder.tokenizer.model != published.tokenizer.model:
+        (target / _SENTENCEPIECE_FILE).write_bytes(encoder.tokenizer.model)
+        grown = {
+            "format": FORMAT,
+            "rows": tensors[_TABLE].shape[0],
+            "sentencepiece_sha256": _digest(encoder.tokenizer.model),
+        }
     dtype = torch.float16 if form == "delta-float16" else torch.float32
-    changed = (tensors[_TABLE] != base[_TABLE]).any(1).nonzero().squeeze(1)
+    added = tensors[_TABLE].shape[0] - shared
+    was = functional.pad(base[_TABLE], (0, 0, 0, added), value=float("nan"))  # Equal to nothing.
+    changed = (tensors[_TABLE] != was).any(1).nonzero().squeeze(1)
     pieces = {f"{_TABLE}.rows": changed.to(torch.int32)}
     values = tensors[_TABLE][changed].to(dtype)
     per_file = (SHARD_BYTES - _HEADER_BYTES) // (values.shape[1] * values.element_size())
@@ -206,7 +231,7 @@ def _write_delta(
     for index, tensors_of_file in enumerate(_packed(pieces)):
         files.append(f"delta-{index:05d}.safetensors")
         write_tensors(target / files[-1], tensors_of_file)
-    return {"base_sha256": weights_digest(base), "files": files}
+    return {"base_sha256": weights_digest(base), "files": files} | grown
 
 
 def _packed(pieces: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
@@ -242,12 +267,31 @@ def _apply_delta(
     )
     if rows is None or not parts:
         raise EncoderError(f"{folder}: the delta's changed rows are missing")
-    table = tensors[_TABLE].clone()
+    table = _lengthened(tensors[_TABLE], rows, folder, description)
     try:
         table[rows.long()] = torch.cat([stored.pop(name).float() for name in parts])
     except (IndexError, RuntimeError) as error:
         raise EncoderError(f"{folder}: the changed rows do not fit their base ({error})") from error
     return tensors | {name: value.float() for name, value in stored.items()} | {_TABLE: table}
+
+
+def _lengthened(
+    table: torch.Tensor, stored: torch.Tensor, folder: Path, description: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return a copy of the base's table, with room for the rows that ``stored`` adds."""
+    shared = table.shape[0]
+    rows = description.get("rows", shared)
+    added = torch.arange(shared, rows) if isinstance(rows, int) and rows >= shared else None
+    if added is None or not torch.equal(stored[stored >= shared].long(), added):
+        raise EncoderError(
+            f"{folder}: the changed rows do not fit: {DESCRIPTION_FILE} tells of {rows} in all, of "
+            f"which its base has {shared}, but others are stored"
+        )
+    return torch.cat([table, table.new_zeros(len(added), table.shape[1])])
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write_sentence_transformers_files(target: Path) -> None:

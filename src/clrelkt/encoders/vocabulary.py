@@ -1,0 +1,249 @@
+"""New SentencePiece pieces for an encoder, for languages that its own pieces cut to bits.
+
+A unigram model is learnt for each language. Of its pieces those are taken that the encoder lacks,
+that its languages do not need, and that are in use once all of them are there. A SentencePiece
+model is a protocol buffer, whose repeated fields go on where bytes are put behind it: the grown
+model begins with the old one, byte by byte, and every old piece keeps its id and its score.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import sentencepiece
+import torch
+
+from clrelkt.encoders.muse import MuseEncoder
+from clrelkt.encoders.tokenizer import SentencePieceTokenizer
+from clrelkt.errors import DataError, SettingsError
+
+__all__ = [
+    "NewPieces",
+    "Scope",
+    "VocabularySettings",
+    "grow_model",
+    "learn_pieces",
+    "segment_rows",
+    "with_vocabulary",
+]
+
+Scope = Literal["non-ascii", "all"]
+"""Which pieces are taken: those with a letter beyond ASCII, or those with any letter."""
+
+_MARK = "\u2581"
+_BLOCK = 10_000
+_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularySettings:
+    """How new pieces are learnt.
+
+    ``pieces`` is the size of each language's unigram model, ``texts`` how many texts it is learnt
+    from at most (the first ones), ``coverage`` the share of their characters that it must know.
+    """
+
+    pieces: int = 12_000
+    scope: Scope = "non-ascii"
+    texts: int = 100_000
+    coverage: float = 0.9999
+
+    def __post_init__(self) -> None:
+        if self.pieces < 1 or self.texts < 1:
+            raise SettingsError(f"pieces {self.pieces}, texts {self.texts}: at least 1 expected")
+        if self.scope not in get_args(Scope):
+            raise SettingsError(f"scope {self.scope!r}: {' or '.join(get_args(Scope))} expected")
+        if not 0 < self.coverage <= 1:
+            raise SettingsError(f"coverage {self.coverage}: expected above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class NewPieces:
+    """Pieces to be added, each with its score (a logarithm of its probability), in id order."""
+
+    pieces: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def without(self, numbers: Iterable[int]) -> NewPieces:
+        """Return the pieces but for those with the given numbers."""
+        gone = frozenset(numbers)
+        kept = [number for number in range(len(self)) if number not in gone]
+        return NewPieces(
+            tuple(self.pieces[number] for number in kept),
+            tuple(self.scores[number] for number in kept),
+        )
+
+
+def learn_pieces(
+    model: bytes,
+    texts: Mapping[str, Sequence[str]],
+    settings: VocabularySettings | None = None,
+    *,
+    protected: Sequence[str] = (),
+) -> NewPieces:
+    """Learn pieces from the texts of each language that ``model``, a SentencePiece model, lacks.
+
+    No text of ``protected`` is cut differently with them, and each is in use in ``texts``. The
+    same input gives the same pieces.
+
+    Raises:
+        DataError: the texts of a language are too few to learn a piece from.
+    """
+    settings = settings or VocabularySettings()
+    old = _processor(model)
+    known = {old.id_to_piece(number) for number in range(old.get_piece_size())}
+    scores: dict[str, float] = {}
+    for language, own in texts.items():
+        for piece, score in _unigrams(language, own[: settings.texts], settings):
+            if piece not in known and _in_scope(piece, settings.scope):
+                scores[piece] = max(scores.get(piece, score), score)
+    low, high = _score_range(old)
+    # Beyond the old range the scores of unknown characters and of user-defined pieces would move,
+    # and with them the segmentation of texts that have no new piece.
+    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    new = NewPieces(
+        tuple(piece for piece, _ in ordered),
+        tuple(min(max(score, low), high) for _, score in ordered),
+    )
+    suspects = list(dict.fromkeys(protected))
+    while suspects:
+        # A text without a new piece stays without one when others go.
+        used, suspects = _used(model, new, suspects)
+        new = new.without(np.flatnonzero(used).tolist())
+    everything = dict.fromkeys(text for own in texts.values() for text in own)
+    used, _ = _used(model, new, list(everything))
+    return new.without(np.flatnonzero(~used).tolist())
+
+
+def grow_model(model: bytes, new: NewPieces) -> bytes:
+    """Return ``model`` with the pieces appended; their ids follow the last old one's."""
+    return model + b"".join(
+        _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score))
+        for piece, score in zip(new.pieces, new.scores, strict=True)
+    )
+
+
+def segment_rows(encoder: MuseEncoder, new: NewPieces) -> torch.Tensor:
+    """Return a first embedding of each piece, shape (pieces, embedding).
+
+    It is the mean of the rows that the piece is made of so far. Unknown tokens do not count, and
+    a piece of nothing else gets the mean of all rows.
+    """
+    table = encoder.network.embedding.detach()
+    old = _processor(encoder.tokenizer.model)
+    mean = table[: old.get_piece_size()].mean(0)
+    # SentencePiece puts the mark of a word's beginning before every text.
+    bare = [piece.removeprefix(_MARK).replace(_MARK, " ") for piece in new.pieces]
+    lead = old.piece_to_id(_MARK)
+    rows = []
+    for piece, ids in zip(new.pieces, old.encode(bare), strict=True):
+        inner = ids[1:] if ids[:1] == [lead] and not piece.startswith(_MARK) else ids
+        known = [number for number in inner if number != old.unk_id()]
+        rows.append(table[known].mean(0) if known else mean)
+    return torch.stack(rows) if rows else table[:0]
+
+
+def with_vocabulary(
+    encoder: MuseEncoder, new: NewPieces, rows: torch.Tensor, languages: Iterable[str]
+) -> MuseEncoder:
+    """Return ``encoder`` with the pieces added, ``rows`` (pieces, embedding) as their embeddings.
+
+    ``languages`` are added to those that it knows. Texts without a new piece keep their token ids
+    and their vectors, bit by bit.
+    """
+    table = encoder.network.embedding.detach()
+    first = encoder.tokenizer.pieces
+    # mUSE's table has ten rows more than there are pieces: it was cut into 17 equal chunks. No
+    # token ever had them, so the first new pieces take their place and the rest goes behind.
+    grown = torch.cat([table[:first], rows.to(table), table[first + len(new) :]])
+    return encoder.with_table(
+        grown, SentencePieceTokenizer(grow_model(encoder.tokenizer.model, new)), languages
+    )
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def _unigrams(
+    language: str, texts: Sequence[str], settings: VocabularySettings
+) -> list[tuple[str, float]]:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=settings.pieces,
+            hard_vocab_limit=False,
+            character_coverage=settings.coverage,
+            # The number of threads decides how sums are rounded: the same everywhere.
+            num_threads=_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(
+            f"language {language!r}: no pieces can be learnt from {len(texts)} texts ({error})"
+        ) from error
+    learnt = _processor(model.getvalue())
+    return [
+        (learnt.id_to_piece(number), learnt.get_score(number))
+        for number in range(learnt.get_piece_size())
+        if not (learnt.is_control(number) or learnt.is_unknown(number))
+    ]
+
+
+def _in_scope(piece: str, scope: Scope) -> bool:
+    # Vowel signs of Indic scripts are marks, not letters.
+    letters = [character for character in piece if unicodedata.category(character)[0] in "LM"]
+    return any(scope == "all" or not letter.isascii() for letter in letters)
+
+
+def _score_range(processor: sentencepiece.SentencePieceProcessor) -> tuple[float, float]:
+    scores = [
+        processor.get_score(number)
+        for number in range(processor.get_piece_size())
+        if not processor.is_control(number) and not processor.is_unknown(number)
+    ]
+    normal = [score for score in scores if score < 0]
+    return min(normal), max(normal)
+
+
+def _used(model: bytes, new: NewPieces, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Tell which new pieces occur in the texts, shape (pieces,), and in which of them."""
+    used = np.zeros(len(new), dtype=bool)
+    users: list[str] = []
+    grown = _processor(grow_model(model, new))
+    first = grown.get_piece_size() - len(new)
+    for start in range(0, len(texts), _BLOCK):
+        block = texts[start : start + _BLOCK]
+        ids = grown.encode(list(block), num_threads=_THREADS)
+        flat = np.fromiter((number for text in ids for number in text), dtype=np.int64)
+        is_new = flat >= first
+        used[flat[is_new] - first] = True
+        text_of_token = np.repeat(np.arange(len(block)), [len(text) for text in ids])
+        users += [block[number] for number in np.unique(text_of_token[is_new])]
+    return used, users
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Write a length-delimited field of a protocol buffer."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
