@@ -20,6 +20,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reproduce": ("clrelkt.cli.reproduce:reproduce", "Carry out an experiment of the paper."),
         "train": ("clrelkt.cli.train:train", "Train by a recipe."),
         "evaluate": ("clrelkt.cli.evaluate:evaluate", "Measure an encoder on a corpus."),
+        "measure": (
+            "clrelkt.cli.measure:measure",
+            "Measure an encoder in other ways: translations, mixed-language pools, sentences.",
+        ),
         "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
         "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),
     }
