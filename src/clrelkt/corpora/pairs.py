@@ -23,7 +23,15 @@ from clrelkt.corpora.languages import ISO_639_1
 from clrelkt.corpora.records import FaultLog
 from clrelkt.errors import DataError, UnknownNameError
 
-__all__ = ["KINDS", "SentencePairs", "find_pairs", "hold_out", "pair_languages", "read_pairs"]
+__all__ = [
+    "KINDS",
+    "SentencePairs",
+    "drop_shared",
+    "find_pairs",
+    "hold_out",
+    "pair_languages",
+    "read_pairs",
+]
 
 KINDS = ("sentences", "docs", "ui_docs_po", "dict")
 """Kinds of pairs, told by the file's name: sentences, manuals, software strings, word lists.
@@ -177,13 +185,23 @@ def hold_out(
             f"language {pairs.language!r}: {count} pairs of {' '.join(kinds)} to be held out, "
             f"but only {len(held)} differ on both sides"
         )
-    rest = (
+    drawn = pairs.select(held)
+    return drop_shared(pairs, drawn), drawn
+
+
+def drop_shared(pairs: SentencePairs, held_out: SentencePairs) -> SentencePairs:
+    """Return the pairs that share neither their English nor their other text with a held-out one.
+
+    Letter case and white space make no difference.
+    """
+    english = {_folded(text) for text in held_out.english}
+    other = {_folded(text) for text in held_out.other}
+    return pairs.select(
         number
         for number in range(len(pairs))
         if _folded(pairs.english[number]) not in english
         and _folded(pairs.other[number]) not in other
     )
-    return pairs.select(rest), pairs.select(held)
 
 
 def _draw(seed: int, english: str, other: str) -> bytes:

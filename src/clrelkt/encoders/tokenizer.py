@@ -41,6 +41,11 @@ class SentencePieceTokenizer:
         """Number of pieces of the SentencePiece model; every token id is below it."""
         return int(self._processor.get_piece_size())
 
+    @property
+    def unknown_id(self) -> int:
+        """The piece that stands for characters that no other piece has."""
+        return int(self._processor.unk_id())
+
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return one list of token ids a text, the marks included.
 

@@ -1,0 +1,479 @@
+"""New languages for an encoder, taught by translations.
+
+The encoder gets new pieces for the languages, and only their embeddings are trained: a text in a
+new language shall get the vector that the encoder gives its English translation. This is
+distillation from parallel data (Reimers and Gurevych 2020, https://arxiv.org/abs/2004.09813) with
+everything that other languages use frozen: what the encoder knew, it knows as before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.func import functional_call
+from torch.nn import functional
+
+from clrelkt.corpora.pairs import KINDS, SentencePairs, drop_shared, hold_out
+from clrelkt.encoders import MuseEncoder, RaggedBatch
+from clrelkt.encoders.vocabulary import (
+    NewPieces,
+    Scope,
+    VocabularySettings,
+    learn_pieces,
+    segment_rows,
+    with_vocabulary,
+)
+from clrelkt.errors import DataError, SettingsError, TrainingError
+from clrelkt.evaluation.translation import TranslationResult, translation_retrieval
+from clrelkt.mining.texts import distinct
+from clrelkt.progress import progress_bar
+from clrelkt.text import IcuWords
+from clrelkt.training.device import choose_device, matrix_precision
+
+__all__ = [
+    "LanguageAddition",
+    "LanguageMeasure",
+    "LanguageReport",
+    "LanguageSettings",
+    "add_languages",
+]
+
+FEWEST_PAIRS = 100
+FEW_PAIRS = 2_000
+"""With fewer pairs a language can hardly be learnt."""
+
+_CHECK_EVERY = 50
+_CAPS = MappingProxyType(
+    {"sentences": 40_000, "docs": 15_000, "ui_docs_po": 45_000, "dict": 15_000}
+)
+_WEIGHTS = MappingProxyType(dict.fromkeys(KINDS, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSettings:
+    """How languages are added.
+
+    ``pieces``, ``scope``, ``texts`` and ``coverage`` say which pieces are learnt
+    (``VocabularySettings``). ``batch`` pairs of all languages make a step. The learning rate
+    rises to ``learning_rate`` during the share ``warm_up`` of the steps and falls to nothing
+    then (one cycle). The loss is a softmax over the batch's English vectors at ``temperature``,
+    plus ``closeness`` times 1 - cosine.
+
+    ``caps`` is how many pairs of each kind are taken from a language at most, ``weights`` what a
+    pair of the kind counts in the loss. ``held_out`` sentences of a language, or a third of them
+    where there are not three times as many, are kept to measure it.
+    """
+
+    pieces: int = 12_000
+    scope: Scope = "non-ascii"
+    texts: int = 100_000
+    coverage: float = 0.9999
+    batch: int = 2_048
+    epochs: int = 12
+    learning_rate: float = 5e-3
+    warm_up: float = 0.3
+    temperature: float = 0.05
+    closeness: float = 20.0
+    held_out: int = 2_000
+    caps: Mapping[str, int] = field(default_factory=lambda: _CAPS)
+    weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
+
+    def __post_init__(self) -> None:
+        _ = self.vocabulary
+        for name in ("batch", "epochs", "learning_rate", "temperature", "held_out"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} {getattr(self, name)}: above 0 expected")
+        if not 0 <= self.warm_up < 1 or self.closeness < 0:
+            raise SettingsError(
+                f"warm_up {self.warm_up}, closeness {self.closeness}: from 0 to below 1 and at "
+                "least 0 expected"
+            )
+        for name in ("caps", "weights"):
+            values: Mapping[str, float] = getattr(self, name)
+            if set(values) - set(KINDS) or any(value < 0 for value in values.values()):
+                raise SettingsError(
+                    f"{name} {dict(values)}: numbers of at least 0 for {', '.join(KINDS)} expected"
+                )
+
+    @property
+    def vocabulary(self) -> VocabularySettings:
+        """How pieces are learnt."""
+        return VocabularySettings(self.pieces, self.scope, self.texts, self.coverage)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        record = {name: getattr(self, name) for name in self.__slots__}
+        return record | {"caps": dict(self.caps), "weights": dict(self.weights)}
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageMeasure:
+    """What an encoder makes of the held-out sentences of a language.
+
+    ``unknown`` is the share of tokens that stand for unknown characters, ``tokens_per_word`` are
+    tokens a word of ICU.
+    """
+
+    unknown: float
+    tokens_per_word: float
+    translation: TranslationResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "unknown": self.unknown,
+            "tokens_per_word": self.tokens_per_word,
+            "translation": self.translation.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageReport:
+    """What one language was taught with, and what came of it.
+
+    ``pairs`` counts the training pairs by source, ``extra`` those that were given beside them.
+    """
+
+    language: str
+    pieces: int
+    pairs: Mapping[str, int]
+    extra: int
+    before: LanguageMeasure
+    after: LanguageMeasure
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "language": self.language,
+            "pieces": self.pieces,
+            "pairs": dict(self.pairs),
+            "extra": self.extra,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class LanguageAddition:
+    """The encoder that knows the new languages, and a report for each of them."""
+
+    encoder: MuseEncoder
+    reports: Mapping[str, LanguageReport]
+
+
+def add_languages(
+    encoder: MuseEncoder,
+    pairs: Mapping[str, SentencePairs],
+    settings: LanguageSettings | None = None,
+    *,
+    extra: Mapping[str, SentencePairs] | None = None,
+    protected: Sequence[str] = (),
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = False,
+) -> LanguageAddition:
+    """Teach ``encoder`` languages that it has never seen; it is moved to ``device`` itself.
+
+    Args:
+        encoder: the encoder to start from, with its whole vocabulary.
+        pairs: sentence pairs of each language.
+        settings: how.
+        extra: further pairs, all of which are trained on, such as training questions.
+        protected: texts in languages that it knows; they and all English texts of the pairs keep
+            their tokens and thereby their vectors.
+        seed: which sentences are held out, which pairs are taken, and their order.
+        device: cpu or cuda; by default cuda where there is one.
+        progress: show a bar.
+
+    Raises:
+        SettingsError: the encoder knows a language already, or there is no such device.
+        DataError: a language has fewer than 100 pairs.
+        TrainingError: the loss is not a number.
+    """
+    settings = settings or LanguageSettings()
+    place = choose_device(device)
+    _check(encoder, pairs)
+    with matrix_precision(place):
+        start = encoder.to(place)
+        material = _material(pairs, extra or {}, settings, seed)
+        new = learn_pieces(
+            start.tokenizer.model,
+            {code: part.train.other for code, part in material.items()},
+            settings.vocabulary,
+            protected=[
+                *protected,
+                *(text for part in material.values() for text in part.train.english),
+            ],
+        )
+        grown = with_vocabulary(start, new, segment_rows(start, new), material)
+        trained = _train(start, grown, new, material, settings, seed, progress)
+        reports = {code: _report(part, start, trained, new) for code, part in material.items()}
+    return LanguageAddition(trained, MappingProxyType(reports))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The pairs of one language; the last ``extra`` ones of ``train`` were given as such."""
+
+    train: SentencePairs
+    held_out: SentencePairs
+    extra: int
+
+
+def _check(encoder: MuseEncoder, pairs: Mapping[str, SentencePairs]) -> None:
+    if not pairs:
+        raise SettingsError("no language to add")
+    known = sorted(pairs.keys() & encoder.languages)
+    if known:
+        raise SettingsError(
+            f"{encoder.name} knows {', '.join(known)} already; name languages that it does not"
+        )
+    for code, own in pairs.items():
+        if len(own) < FEWEST_PAIRS:
+            raise DataError(
+                f"language {code!r}: {len(own)} sentence pairs; at least {FEWEST_PAIRS} are "
+                f"needed, and below {FEW_PAIRS} little can be learnt"
+            )
+
+
+def _material(
+    pairs: Mapping[str, SentencePairs],
+    extra: Mapping[str, SentencePairs],
+    settings: LanguageSettings,
+    seed: int,
+) -> dict[str, _Part]:
+    material = {}
+    for code, own in pairs.items():
+        sentences = own.kinds.count(KINDS[0])
+        if sentences < 3:
+            raise DataError(
+                f"language {code!r}: {sentences} of the {len(own)} pairs are sentences; some are "
+                "needed to measure what was learnt"
+            )
+        rest, held = hold_out(own, min(settings.held_out, sentences // 3), seed)
+        train = _capped(rest, settings, seed)
+        more = drop_shared(extra[code], held) if code in extra else train.select(())
+        material[code] = _Part(_joined(train, more), held, len(more))
+    return material
+
+
+def _capped(pairs: SentencePairs, settings: LanguageSettings, seed: int) -> SentencePairs:
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    taken: dict[str, int] = {}
+    chosen = []
+    for number in order.tolist():
+        kind = pairs.kinds[number]
+        taken[kind] = taken.get(kind, 0) + 1
+        if taken[kind] <= settings.caps.get(kind, 0) and settings.weights.get(kind, 0):
+            chosen.append(number)
+    return pairs.select(chosen)
+
+
+def _joined(first: SentencePairs, second: SentencePairs) -> SentencePairs:
+    return SentencePairs(
+        first.language,
+        first.english + second.english,
+        first.other + second.other,
+        first.sources + second.sources,
+        first.kinds + second.kinds,
+    )
+
+
+def _train(
+    start: MuseEncoder,
+    grown: MuseEncoder,
+    new: NewPieces,
+    material: Mapping[str, _Part],
+    settings: LanguageSettings,
+    seed: int,
+    progress: bool,
+) -> MuseEncoder:
+    lesson = _Lesson.of(start, grown, material, settings)
+    compact = grown.compact(lesson.bank.token_ids)
+    assert compact.tokenizer.rows is not None
+    teaching = _Teaching(compact, lesson, settings, first=start.tokenizer.pieces)
+    steps = settings.epochs * math.ceil(len(lesson) / settings.batch)
+    if not progress:
+        teaching.run(seed, steps, lambda done: None)
+    else:
+        with progress_bar("teaching", total=steps, unit="steps") as advance:
+            teaching.run(seed, steps, advance)
+    return grown.write_back(compact)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """All training pairs.
+
+    ``bank`` are the distinct texts of the new languages. ``english`` and ``other`` (pairs,) hold
+    rows of ``targets`` (English texts, dimension) and of the bank, ``weights`` (pairs,) what each
+    counts in the loss.
+    """
+
+    bank: RaggedBatch
+    targets: torch.Tensor
+    english: torch.Tensor
+    other: torch.Tensor
+    weights: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        start: MuseEncoder,
+        grown: MuseEncoder,
+        material: Mapping[str, _Part],
+        settings: LanguageSettings,
+    ) -> _Lesson:
+        english, english_rows = distinct(
+            text for part in material.values() for text in part.train.english
+        )
+        other, other_rows = distinct(
+            text for part in material.values() for text in part.train.other
+        )
+        kinds = (kind for part in material.values() for kind in part.train.kinds)
+        weights = [settings.weights.get(kind, 1.0) for kind in kinds]
+        place = start.device
+        return cls(
+            bank=grown.tokenize(other).to(place),
+            targets=torch.from_numpy(start.encode(english)).to(place),
+            english=torch.from_numpy(english_rows).to(place),
+            other=torch.from_numpy(other_rows).to(place),
+            weights=torch.tensor(weights, dtype=torch.float32, device=place),
+        )
+
+    def __len__(self) -> int:
+        return self.english.shape[0]
+
+
+class _Teaching:
+    """Trains, in place, those rows of a compact encoder's table that belong to new pieces."""
+
+    def __init__(
+        self, encoder: MuseEncoder, lesson: _Lesson, settings: LanguageSettings, *, first: int
+    ) -> None:
+        self._encoder = encoder
+        self._lesson = lesson
+        self._settings = settings
+        rows = encoder.tokenizer.rows
+        assert rows is not None
+        encoder.requires_grad_(False)
+        # The new pieces have the highest ids, and a compact table keeps their order.
+        self._split = int((rows < first).sum())
+        table = encoder.network.embedding
+        self._old = table[: self._split]
+        self._new = torch.nn.Parameter(table[self._split :].clone())
+        ids = lesson.bank.token_ids
+        self._bank = RaggedBatch(torch.searchsorted(rows.to(ids.device), ids), lesson.bank.lengths)
+        self._optimiser = torch.optim.Adam([self._new], fused=True)
+
+    def run(self, seed: int, steps: int, advance: Callable[[int], None]) -> None:
+        done = 0
+        for epoch in range(self._settings.epochs):
+            order = np.random.default_rng((seed, epoch)).permutation(len(self._lesson))
+            pairs = torch.from_numpy(order).to(self._new.device)
+            for chosen in torch.split(pairs, self._settings.batch):
+                loss = self._step(chosen, done / steps)
+                done += 1
+                advance(1)
+                if (done % _CHECK_EVERY == 0 or done == steps) and not math.isfinite(float(loss)):
+                    raise TrainingError(
+                        f"step {done} of {steps}: the loss is {float(loss)}. Lower the learning "
+                        f"rate ({self._settings.learning_rate:g}) or look for texts that are broken"
+                    )
+        with torch.no_grad():
+            self._encoder.network.embedding[self._split :] = self._new
+
+    def _step(self, chosen: torch.Tensor, done: float) -> torch.Tensor:
+        vectors = self._vectors(self._bank.select(self._lesson.other[chosen]))
+        english = self._lesson.english[chosen]
+        loss = _loss(
+            vectors,
+            self._lesson.targets[english],
+            english,
+            self._lesson.weights[chosen],
+            self._settings,
+        )
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self._optimiser.param_groups:
+            group["lr"] = _learning_rate(done, self._settings)
+        self._optimiser.step()
+        return loss.detach()
+
+    def _vectors(self, batch: RaggedBatch) -> torch.Tensor:
+        table = torch.cat([self._old, self._new])
+        vectors: torch.Tensor = functional_call(
+            self._encoder.network, {"embedding": table}, (batch,)
+        )
+        return vectors
+
+
+def _loss(
+    vectors: torch.Tensor,
+    targets: torch.Tensor,
+    english: torch.Tensor,
+    weights: torch.Tensor,
+    settings: LanguageSettings,
+) -> torch.Tensor:
+    """Return the loss of a batch: ``vectors`` and ``targets`` (pairs, dimension) belong together.
+
+    A pair with the same English text as another, of number ``english`` (pairs,), is no negative
+    of it.
+    """
+    cosines = vectors @ targets.T
+    same = english.unsqueeze(1) == english
+    same.fill_diagonal_(False)
+    softmax = functional.cross_entropy(
+        (cosines / settings.temperature).masked_fill(same, -torch.inf),
+        torch.arange(len(vectors), device=vectors.device),
+        reduction="none",
+    )
+    return (
+        weights * (softmax + settings.closeness * (1 - cosines.diagonal()))
+    ).sum() / weights.sum()
+
+
+def _learning_rate(done: float, settings: LanguageSettings) -> float:
+    """Return the rate after the share ``done`` of the steps: up and down along a cosine."""
+    up = settings.warm_up
+    if done < up:
+        low, share = 0.04, 1 - done / up
+    else:
+        low, share = 0.0, (done - up) / (1 - up)
+    return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def _report(
+    part: _Part, start: MuseEncoder, trained: MuseEncoder, new: NewPieces
+) -> LanguageReport:
+    pairs = part.train
+    sources: dict[str, int] = {}
+    for source in pairs.sources:
+        sources[source] = sources.get(source, 0) + 1
+    ids = trained.tokenize(pairs.other).token_ids
+    first = trained.tokenizer.pieces - len(new)
+    return LanguageReport(
+        language=pairs.language,
+        pieces=int(torch.unique(ids[ids >= first]).numel()),
+        pairs=MappingProxyType(dict(sorted(sources.items(), key=lambda item: -item[1]))),
+        extra=part.extra,
+        before=_measure(start, part.held_out),
+        after=_measure(trained, part.held_out),
+    )
+
+
+def _measure(encoder: MuseEncoder, pairs: SentencePairs) -> LanguageMeasure:
+    tokens = encoder.tokenize(pairs.other).token_ids
+    inner = max(1, len(tokens) - 2 * len(pairs))  # Without the marks around each text.
+    words = sum(map(len, IcuWords(pairs.language).words(pairs.other)))
+    return LanguageMeasure(
+        unknown=int((tokens == encoder.tokenizer.unknown_id).sum()) / inner,
+        tokens_per_word=inner / max(1, words),
+        translation=translation_retrieval(encoder, pairs),
+    )
