@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from clrelkt.cli.evaluate import evaluate
+from clrelkt.encoders import load_encoder
 from clrelkt.errors import UnknownNameError
 
 CONTEXTS = {
@@ -113,3 +115,71 @@ def test_an_unknown_language_or_encoder_is_an_error(folder: Path) -> None:
             ["no-such-encoder", str(folder), "--split", "all"],
             catch_exceptions=False,
         )
+
+
+@pytest.fixture(scope="session")
+def shaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an encoder that is mUSE with some noise."""
+    folder = tmp_path_factory.mktemp("encoders") / "shaken"
+    encoder = load_encoder("muse")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        parameter = dict(encoder.named_parameters())["network.projection"]
+        parameter += torch.randn(parameter.shape, generator=generator) * parameter.std()
+    encoder.save(folder, form="delta")
+    return folder
+
+
+def test_another_encoder_stands_beside(folder: Path, shaken: Path) -> None:
+    arguments = [str(folder), "--split", "all", "--against", str(shaken)]
+    record = json.loads(run(*arguments, "--metric", "mrr@10", "--json"))
+    comparison = record["comparison"]
+    assert (comparison["metric"], comparison["first"]) == ("mrr@10", "muse")
+    assert comparison["second"] == record["against"]["encoder"]
+    for code, row in comparison["languages"].items():
+        assert row["first"] == pytest.approx(record["languages"][code]["mrr@10"])
+        assert row["second"] == pytest.approx(record["against"]["languages"][code]["mrr@10"])
+        assert row["difference"] == pytest.approx(row["first"] - row["second"])
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert 0 < row["p"] <= row["adjusted_p"] <= 1
+    text = run(*arguments)
+    assert "95 % interval" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_language_has_its_interval(folder: Path) -> None:
+    record = json.loads(run(str(folder), "--split", "all", "--json"))
+    assert set(record["intervals"]) == {"languages", "mean", "means"}
+    for code, row in record["languages"].items():
+        estimate = record["intervals"]["languages"][code]["hit_rate@1"]
+        assert estimate["mean"] == row["hit_rate@1"]
+        assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+    assert "against" not in record
+
+
+def test_wrong_answers_are_written(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "errors.jsonl"
+    arguments = [str(folder), "--split", "all", "--pool", "passage", "--json"]
+    result = CliRunner().invoke(evaluate, ["muse", *arguments, "--errors", str(path)])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    wrong = sum(4 * (1 - row["hit_rate@1"]) for row in record["languages"].values())
+    assert len(rows) == round(wrong)
+    assert {row["language"] for row in rows} <= {"en", "de", "ru"}
+    assert f"{len(rows)} wrong answers" in result.stderr
+    plain = json.loads(run(*arguments))
+    assert plain == record
+
+
+def test_at_most_so_many_wrong_answers(folder: Path, shaken: Path, tmp_path: Path) -> None:
+    path = tmp_path / "errors.jsonl"
+    arguments = [str(folder), "--split", "all", "--pool", "passage", "--errors", str(path)]
+    result = CliRunner().invoke(evaluate, [str(shaken), *arguments, "--errors-limit", "1"])
+    assert result.exit_code == 0, result.output
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 1
+
+
+def test_a_wrong_second_encoder_is_an_error(folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no-such-encoder"):
+        run(str(folder), "--split", "all", "--against", "no-such-encoder")

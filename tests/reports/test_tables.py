@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from clrelkt.evaluation import LanguageResult, Results, aggregate, printed_results
+from clrelkt.evaluation import LanguageResult, Results, aggregate, compare, printed_results
 from clrelkt.evaluation.results import groups_of
 from clrelkt.evaluation.seeds import SeedSummary
-from clrelkt.reports import results_table, stage_tables, stages_json
+from clrelkt.reports import comparison_table, results_table, stage_tables, stages_json
 
 SUPPORTED = ["ar", "de", "es", "ru", "th", "tr", "zh"]
 
@@ -130,3 +131,30 @@ def test_the_same_as_json() -> None:
         "seeds": 3,
     }
     assert set(record["zero-shot"]["means"]) == {"supported"}
+
+
+def test_intervals_over_questions_stand_beside_the_figures() -> None:
+    measured = results(XQUAD)
+    summary = aggregate([measured])
+    lines = shown(results_table(measured, summary))
+    assert max(map(len, lines)) <= 80
+    thai = next(line.split() for line in lines if line.startswith("th "))
+    estimate = summary.languages["th"]["mrr@10"]
+    assert estimate.half_width is not None
+    assert thai[-1] == f"{estimate.mean:.3f}±{estimate.half_width:.3f}".replace("0.", ".")
+
+
+def test_two_encoders_side_by_side() -> None:
+    first, second = results(XQUAD, "muse", 0), results(XQUAD, "student", 1)
+    clear = LanguageResult.from_ranks(np.ones(50, int), [str(n) for n in range(50)])
+    first = replace(first, languages={**first.languages, "de": clear})
+    lines = shown(comparison_table(compare(first, second)))
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "hit_rate@1: muse less student"
+    german = next(line.split() for line in lines if line.startswith("de "))
+    other = second.languages["de"].hit_rate_at_1
+    assert german[1:4] == ["1.00", f"{other:.3f}"[1:], f"+{1 - other:.3f}".replace("0.", ".")]
+    assert german[-1] == "*"
+    thai = next(line.split() for line in lines if line.startswith("th "))
+    assert thai[-1] != "*"
+    assert {"supported", "all"} <= {line.split()[0] for line in lines if line.strip()}

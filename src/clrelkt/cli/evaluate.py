@@ -3,69 +3,42 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from clrelkt.cli.measuring import WithLanguages, languages_option, load_for_encoding
 
 if TYPE_CHECKING:
     from clrelkt.corpora.model import Corpus
     from clrelkt.encoders.protocol import Encoder
     from clrelkt.evaluation.results import Results
-    from clrelkt.evaluation.retrieval import EvaluationSettings
+    from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator
+    from clrelkt.evaluation.seeds import SeedSummary
+    from clrelkt.evaluation.significance import Comparison
     from clrelkt.mining.texts import Encode
 
 __all__ = ["evaluate"]
 
-_CODES = re.compile(r"[a-z]{2}(,[a-z]{2})*,?")
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An evaluation, and what was asked for beside it."""
+
+    results: Results
+    intervals: SeedSummary
+    second: Results | None
+    comparison: Comparison | None
+    baseline: Results | None
 
 
-class _WithLanguages(click.Command):
-    """A command whose ``--languages`` takes several codes: ``de ru``, ``de,ru`` or twice."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _repeat_option(args, "--languages"))
-
-
-def _repeat_option(args: Sequence[str], option: str) -> list[str]:
-    """Put ``option`` before each further language code that follows its first value."""
-    repeated: list[str] = []
-    place = 0
-    while place < len(args):
-        repeated.append(args[place])
-        place += 1
-        if repeated[-1] != option or place == len(args):
-            continue
-        repeated.append(args[place])
-        place += 1
-        while place < len(args) and _CODES.fullmatch(args[place]):
-            repeated += [option, args[place]]
-            place += 1
-    return repeated
-
-
-def _split_codes(
-    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...] | None:
-    codes = [code for value in values for code in re.split(r"[,\s]+", value) if code]
-    if values and not codes:
-        raise click.BadParameter("at least one language code expected, for example de,ru")
-    return tuple(dict.fromkeys(codes)) or None
-
-
-@click.command(cls=_WithLanguages)
+@click.command(cls=WithLanguages)
 @click.argument("encoder")
 @click.argument("corpus")
-@click.option(
-    "--languages",
-    multiple=True,
-    callback=_split_codes,
-    metavar="CODES",
-    help="Only these question languages: de,ru or de ru. [default: all]",
-)
+@languages_option
 @click.option(
     "--pool",
     type=click.Choice(["document", "passage"]),
@@ -108,6 +81,32 @@ def _split_codes(
     metavar="CORPUS",
     help="Leave out what clrelkt data overlap finds in this corpus too.",
 )
+@click.option(
+    "--against",
+    metavar="ENCODER",
+    help="Compare with this encoder: difference, interval, and p by a paired randomisation test.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10"]),
+    default="hit_rate@1",
+    show_default=True,
+    help="What --against compares.",
+)
+@click.option(
+    "--errors",
+    "errors_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write wrong answers, with a guess at their cause, to this file: one JSON object a line.",
+)
+@click.option(
+    "--errors-limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How many wrong answers at most, drawn evenly over the languages.",
+)
 @click.option("--bm25", "with_bm25", is_flag=True, help="Add BM25 with the English question.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), help="Tokens encoded at once.")
 @click.option(
@@ -125,6 +124,10 @@ def evaluate(
     split_by: Any,
     left_out: tuple[str, ...],
     trained_on: str | None,
+    against: str | None,
+    metric: Any,
+    errors_file: Path | None,
+    errors_limit: int,
     with_bm25: bool,
     batch_tokens: int | None,
     device: str | None,
@@ -134,24 +137,35 @@ def evaluate(
 
     ENCODER is muse, muse-8bit or the folder of a saved encoder. CORPUS is a name that clrelkt
     data list shows, or a path. Each language's questions are searched in its own English
-    documents.
+    documents. Intervals (95 %) are over the questions.
     """
     from clrelkt.corpora import load_corpus, take_split
-    from clrelkt.evaluation import EvaluationSettings, RetrievalEvaluator
+    from clrelkt.evaluation import EvaluationSettings, RetrievalEvaluator, aggregate, compare
+    from clrelkt.evaluation.encoding import remembered
 
     questions = take_split(load_corpus(corpus), split, seed=split_seed, by=split_by)
     questions = _leave_out(questions, left_out, trained_on)
     settings = EvaluationSettings(pool, document_score)
     evaluator = RetrievalEvaluator(questions, settings, split=split, languages=languages)
-    loaded, encode = _encoder(encoder, device, batch_tokens)
+    loaded, encode = load_for_encoding(encoder, device, batch_tokens)
+    # Loaded before anything is measured, so that a wrong name costs no time.
+    other = None if against is None else load_for_encoding(against, device, batch_tokens)
+    if errors_file is not None:
+        encode = remembered(encode)
     results = evaluator(loaded, encode)
-    baseline = None
+    if errors_file is not None:
+        _write_errors(errors_file, evaluator, results, encode, errors_limit)
+    second = comparison = baseline = None
+    if other is not None:
+        second = evaluator(*other)
+        comparison = compare(results, second, metric)
     if with_bm25:
         baseline = _bm25(questions, settings, split, languages, loaded)
+    found = _Found(results, aggregate([results]), second, comparison, baseline)
     if as_json:
-        click.echo(json.dumps(_as_json(results, baseline), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(_as_json(found), ensure_ascii=False, indent=1))
     else:
-        _print(results, baseline)
+        _print(found)
 
 
 def _leave_out(corpus: Corpus, named: Sequence[str], trained_on: str | None) -> Corpus:
@@ -176,22 +190,6 @@ def _leave_out(corpus: Corpus, named: Sequence[str], trained_on: str | None) -> 
     return replace(kept, name=f"{corpus.name} without {len(gone)} documents")
 
 
-def _encoder(name: str, device: str | None, batch_tokens: int | None) -> tuple[Encoder, Encode]:
-    """Load an encoder onto its device, with the function that encodes and shows progress."""
-    import torch
-
-    from clrelkt.encoders import load_encoder
-    from clrelkt.errors import SettingsError
-    from clrelkt.evaluation.encoding import within_budget
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    encoder = load_encoder(name).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if batch_tokens is None:
-        return encoder, partial(encoder.encode, progress=True)
-    return encoder, within_budget(encoder, batch_tokens)
-
-
 def _bm25(
     corpus: Corpus,
     settings: EvaluationSettings,
@@ -207,17 +205,44 @@ def _bm25(
     )
 
 
-def _as_json(results: Results, baseline: Results | None) -> dict[str, Any]:
-    record = results.to_json()
-    return record if baseline is None else {**record, "bm25": baseline.to_json()}
+def _write_errors(
+    path: Path, evaluator: RetrievalEvaluator, results: Results, encode: Encode, limit: int
+) -> None:
+    """Write wrong answers, and say on standard error how many and why."""
+    from collections import Counter
+
+    from clrelkt.evaluation.errors import CAUSES, find_errors, write_errors
+
+    errors = find_errors(evaluator, results, encode, limit=limit)
+    write_errors(path, errors)
+    counts = Counter(error.cause for error in errors)
+    causes = ", ".join(f"{cause} {counts[cause]}" for cause in CAUSES if counts[cause])
+    click.echo(f"{path}: {len(errors)} wrong answers{causes and f' ({causes})'}", err=True)
 
 
-def _print(results: Results, baseline: Results | None) -> None:
+def _as_json(found: _Found) -> dict[str, Any]:
+    """Return what was found; keys that were not asked for are missing."""
+    record = found.results.to_json()
+    summary = found.intervals.to_json()
+    record["intervals"] = {key: summary[key] for key in ("languages", "mean", "means")}
+    if found.comparison is not None and found.second is not None:
+        record["against"] = found.second.to_json()
+        record["comparison"] = found.comparison.to_json()
+    if found.baseline is not None:
+        record["bm25"] = found.baseline.to_json()
+    return record
+
+
+def _print(found: _Found) -> None:
     from rich.console import Console
 
-    from clrelkt.reports import results_table
+    from clrelkt.evaluation import aggregate
+    from clrelkt.reports import comparison_table, results_table
 
     console = Console()
-    console.print(results_table(results))
-    if baseline is not None:
-        console.print("", results_table(baseline))
+    console.print(results_table(found.results, found.intervals))
+    for other in (found.second, found.baseline):
+        if other is not None:
+            console.print("", results_table(other, aggregate([other])))
+    if found.comparison is not None:
+        console.print("", comparison_table(found.comparison))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clrelkt.evaluation.baselines import evaluate_bm25
+from clrelkt.evaluation.errors import WrongAnswer, find_errors, write_errors
 from clrelkt.evaluation.metrics import gold_ranks, hit_rate, reciprocal_rank
 from clrelkt.evaluation.mixed_pool import MixedPoolEvaluator, MixedPoolLanguage, MixedPoolResult
 from clrelkt.evaluation.paper import printed, printed_results
@@ -29,15 +30,18 @@ __all__ = [
     "SeedSummary",
     "SentenceLevelEvaluator",
     "SentenceLevelResult",
+    "WrongAnswer",
     "aggregate",
     "compare",
     "compare_values",
     "evaluate",
     "evaluate_bm25",
+    "find_errors",
     "gold_ranks",
     "hit_rate",
     "holm",
     "printed",
     "printed_results",
     "reciprocal_rank",
+    "write_errors",
 ]

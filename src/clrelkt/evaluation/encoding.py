@@ -13,7 +13,7 @@ from clrelkt.errors import SettingsError
 from clrelkt.mining.texts import Encode
 from clrelkt.progress import progress_bar
 
-__all__ = ["within_budget"]
+__all__ = ["remembered", "within_budget"]
 
 
 def within_budget(encoder: TrainableEncoder, tokens: int) -> Encode:
@@ -39,3 +39,19 @@ def within_budget(encoder: TrainableEncoder, tokens: int) -> Encode:
         return vectors
 
     return encode
+
+
+def remembered(encode: Encode) -> Encode:
+    """Return an ``encode`` that keeps what it has made: the same texts are encoded once.
+
+    The same texts are a sequence of the same texts in the same order.
+    """
+    made: dict[tuple[tuple[str, ...], TextKind], np.ndarray] = {}
+
+    def encode_once(texts: Sequence[str], kind: TextKind) -> np.ndarray:
+        key = tuple(texts), kind
+        if key not in made:
+            made[key] = encode(texts, kind)
+        return made[key]
+
+    return encode_once

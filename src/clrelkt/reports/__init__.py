@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clrelkt.reports.tables import results_table, stage_tables, stages_json
+from clrelkt.reports.tables import comparison_table, results_table, stage_tables, stages_json
 
-__all__ = ["results_table", "stage_tables", "stages_json"]
+__all__ = ["comparison_table", "results_table", "stage_tables", "stages_json"]

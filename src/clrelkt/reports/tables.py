@@ -11,28 +11,72 @@ from rich.table import Table
 
 from clrelkt.evaluation.results import METRICS, MetricName, Metrics, Results
 from clrelkt.evaluation.seeds import Estimate, Estimates, SeedSummary
+from clrelkt.evaluation.significance import Comparison, Difference
 
-__all__ = ["results_table", "stage_tables", "stages_json"]
+__all__ = ["comparison_table", "results_table", "stage_tables", "stages_json"]
 
 _GROUP_LABELS = {"supported": "supported", "unsupported": "not supported"}
 _ALL = "all"
 _MISSING = "–"  # noqa: RUF001
 
 
-def results_table(results: Results) -> Table:
-    """Return one evaluation: a row a language, then the means; a column a metric."""
+def results_table(results: Results, intervals: SeedSummary | None = None) -> Table:
+    """Return one evaluation: a row a language, then the means; a column a metric.
+
+    ``intervals`` are shown as ± half their width.
+    """
     table = _table(_title(results))
     table.add_column("language", no_wrap=True)
     table.add_column("questions", justify="right", no_wrap=True)
     for metric in METRICS:
         table.add_column(metric, justify="right", no_wrap=True)
     for code, row in results.languages.items():
-        table.add_row(code, str(row.questions), *_figures(row))
+        estimates = None if intervals is None else intervals.languages[code]
+        table.add_row(code, str(row.questions), *_figures(row, estimates))
     table.add_section()
     for group, metrics in results.means.items():
-        table.add_row(_GROUP_LABELS.get(group, group), "", *_figures(metrics))
-    table.add_row(_ALL, "", *_figures(results.mean))
+        estimates = None if intervals is None else intervals.means[group]
+        table.add_row(_GROUP_LABELS.get(group, group), "", *_figures(metrics, estimates))
+    estimates = None if intervals is None else intervals.mean
+    table.add_row(_ALL, "", *_figures(results.mean, estimates))
     return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return two encoders side by side: a row a language, then the means.
+
+    The columns are both values, the difference and its 95 % interval, p (corrected after Holm
+    where it is a language's), and a star where that is below .05.
+    """
+    table = _table(f"{comparison.metric}: {comparison.first} less {comparison.second}")
+    table.add_column("language", no_wrap=True)
+    for name in ("first", "second", "difference", "95 % interval", "p (Holm)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for code, row in comparison.languages.items():
+        table.add_row(code, *_compared(row))
+    table.add_section()
+    for group, row in comparison.means.items():
+        table.add_row(_GROUP_LABELS.get(group, group), *_compared(row))
+    table.add_row(_ALL, *_compared(comparison.mean))
+    return table
+
+
+def _compared(row: Difference) -> list[str]:
+    p = row.p if row.adjusted_p is None else row.adjusted_p
+    return [
+        _figure(row.first),
+        _figure(row.second),
+        _signed(row.difference),
+        f"{_signed(row.low)} to {_signed(row.high)}",
+        "<.001" if p < 0.0005 else _figure(p),
+        "*" if row.significant else "",
+    ]
+
+
+def _signed(value: float) -> str:
+    rounded = f"{value:+.3f}"
+    return f"{rounded[0]}{_figure(abs(value))}"
 
 
 def stage_tables(
@@ -133,7 +177,9 @@ def _look_up(summary: SeedSummary, name: str, metric: MetricName) -> Estimate | 
     return rows[name][metric] if name in rows else None
 
 
-def _figures(metrics: Metrics) -> list[str]:
+def _figures(metrics: Metrics, estimates: Estimates | None = None) -> list[str]:
+    if estimates is not None:
+        return [_estimate(estimates[metric]) for metric in METRICS]
     return [_figure(metrics.value(metric)) for metric in METRICS]
 
 
