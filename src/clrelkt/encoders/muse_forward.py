@@ -206,7 +206,12 @@ class _PoolTokens(torch.autograd.Function):
         weight = embedded.new_zeros(layout.rows)
         pull = embedded.new_zeros(layout.rows)
         pull_mean = embedded.new_zeros(layout.rows)
-        grad_kernels = [torch.zeros_like(kernel) for kernel in kernels_2]
+        # Where the kernels are frozen their gradients are a third of the work, and not needed.
+        wanted = ctx.needs_input_grad[-len(kernels_2) :]
+        grad_kernels = [
+            torch.zeros_like(kernel) if needed else None
+            for kernel, needed in zip(kernels_2, wanted, strict=True)
+        ]
         grad_bias_2 = embedded.new_zeros(inner)
         for index, block in enumerate(_cut(layout)):
             hidden, output = ctx.hidden[index], ctx.outputs[index]
@@ -292,16 +297,18 @@ def _second_convolutions_backward(
     grad_convolution: torch.Tensor,
     hidden: torch.Tensor,
     kernels: list[torch.Tensor],
-    grad_kernels: list[torch.Tensor],
+    grad_kernels: list[torch.Tensor | None],
 ) -> None:
     for index, (size, left) in enumerate(BRANCHES):
+        grad_kernel = grad_kernels[index]
         target, source = grad_hidden[:, _branch(index)], hidden[:, _branch(index)]
         gradient = grad_convolution[:, _branch(index)]
         for slot in range(size):
             reads, readers = _shifted(source, slot - left)
             read_target, _ = _shifted(target, slot - left)
             read_target.addmm_(gradient[readers], kernels[index][slot].T)
-            grad_kernels[index][slot].addmm_(reads.T, gradient[readers])
+            if grad_kernel is not None:
+                grad_kernel[slot].addmm_(reads.T, gradient[readers])
 
 
 def _mask_first_relu(
