@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clrelkt.cli.measure_questions import mixed_pool, sentences
+
 if TYPE_CHECKING:
     from clrelkt.evaluation.translation import TranslationResult
 
@@ -18,6 +20,10 @@ __all__ = ["measure"]
 @click.group()
 def measure() -> None:
     """Measure an encoder in other ways: translations, mixed-language pools, sentences."""
+
+
+measure.add_command(mixed_pool)
+measure.add_command(sentences)
 
 
 @measure.command()

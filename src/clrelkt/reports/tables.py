@@ -13,7 +13,16 @@ from clrelkt.evaluation.results import METRICS, MetricName, Metrics, Results
 from clrelkt.evaluation.seeds import Estimate, Estimates, SeedSummary
 from clrelkt.evaluation.significance import Comparison, Difference
 
-__all__ = ["comparison_table", "results_table", "stage_tables", "stages_json"]
+__all__ = [
+    "comparison_table",
+    "estimate_cell",
+    "figure",
+    "group_label",
+    "plain_table",
+    "results_table",
+    "stage_tables",
+    "stages_json",
+]
 
 _GROUP_LABELS = {"supported": "supported", "unsupported": "not supported"}
 _ALL = "all"
@@ -25,7 +34,7 @@ def results_table(results: Results, intervals: SeedSummary | None = None) -> Tab
 
     ``intervals`` are shown as ± half their width.
     """
-    table = _table(_title(results))
+    table = plain_table(_title(results))
     table.add_column("language", no_wrap=True)
     table.add_column("questions", justify="right", no_wrap=True)
     for metric in METRICS:
@@ -36,7 +45,7 @@ def results_table(results: Results, intervals: SeedSummary | None = None) -> Tab
     table.add_section()
     for group, metrics in results.means.items():
         estimates = None if intervals is None else intervals.means[group]
-        table.add_row(_GROUP_LABELS.get(group, group), "", *_figures(metrics, estimates))
+        table.add_row(group_label(group), "", *_figures(metrics, estimates))
     estimates = None if intervals is None else intervals.mean
     table.add_row(_ALL, "", *_figures(results.mean, estimates))
     return table
@@ -48,7 +57,7 @@ def comparison_table(comparison: Comparison) -> Table:
     The columns are both values, the difference and its 95 % interval, p (corrected after Holm
     where it is a language's), and a star where that is below .05.
     """
-    table = _table(f"{comparison.metric}: {comparison.first} less {comparison.second}")
+    table = plain_table(f"{comparison.metric}: {comparison.first} less {comparison.second}")
     table.add_column("language", no_wrap=True)
     for name in ("first", "second", "difference", "95 % interval", "p (Holm)"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -57,7 +66,7 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row(code, *_compared(row))
     table.add_section()
     for group, row in comparison.means.items():
-        table.add_row(_GROUP_LABELS.get(group, group), *_compared(row))
+        table.add_row(group_label(group), *_compared(row))
     table.add_row(_ALL, *_compared(comparison.mean))
     return table
 
@@ -65,18 +74,18 @@ def comparison_table(comparison: Comparison) -> Table:
 def _compared(row: Difference) -> list[str]:
     p = row.p if row.adjusted_p is None else row.adjusted_p
     return [
-        _figure(row.first),
-        _figure(row.second),
+        figure(row.first),
+        figure(row.second),
         _signed(row.difference),
         f"{_signed(row.low)} to {_signed(row.high)}",
-        "<.001" if p < 0.0005 else _figure(p),
+        "<.001" if p < 0.0005 else figure(p),
         "*" if row.significant else "",
     ]
 
 
 def _signed(value: float) -> str:
     rounded = f"{value:+.3f}"
-    return f"{rounded[0]}{_figure(abs(value))}"
+    return f"{rounded[0]}{figure(abs(value))}"
 
 
 def stage_tables(
@@ -89,7 +98,7 @@ def stage_tables(
     """
     names = _shared_columns(stages)
     cells = {
-        (stage, name): _estimate(_look_up(summary, name, metric))
+        (stage, name): estimate_cell(_look_up(summary, name, metric))
         for stage, summary in stages.items()
         for name in names
     }
@@ -120,7 +129,13 @@ def _title(results: Results) -> str:
     )
 
 
-def _table(title: str) -> Table:
+def group_label(group: str) -> str:
+    """Return what a table calls a group of languages."""
+    return _GROUP_LABELS.get(group, group)
+
+
+def plain_table(title: str) -> Table:
+    """Return a table without rows or columns, in the house's look."""
     return Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
     )
@@ -168,31 +183,32 @@ def _shared_columns(stages: Mapping[str, SeedSummary]) -> list[str]:
     """Return the languages of all stages in order, then their means."""
     codes = dict.fromkeys(code for summary in stages.values() for code in summary.languages)
     groups = dict.fromkeys(group for summary in stages.values() for group in summary.means)
-    return [*codes, *(_GROUP_LABELS.get(group, group) for group in groups), _ALL]
+    return [*codes, *(group_label(group) for group in groups), _ALL]
 
 
 def _look_up(summary: SeedSummary, name: str, metric: MetricName) -> Estimate | None:
-    labelled = {_GROUP_LABELS.get(group, group): row for group, row in summary.means.items()}
+    labelled = {group_label(group): row for group, row in summary.means.items()}
     rows: Mapping[str, Estimates] = {**summary.languages, **labelled, _ALL: summary.mean}
     return rows[name][metric] if name in rows else None
 
 
 def _figures(metrics: Metrics, estimates: Estimates | None = None) -> list[str]:
     if estimates is not None:
-        return [_estimate(estimates[metric]) for metric in METRICS]
-    return [_figure(metrics.value(metric)) for metric in METRICS]
+        return [estimate_cell(estimates[metric]) for metric in METRICS]
+    return [figure(metrics.value(metric)) for metric in METRICS]
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def estimate_cell(estimate: Estimate | None) -> str:
+    """Write .123±.045, without ± where there is no interval; – for nothing."""  # noqa: RUF002
     if estimate is None:
         return _MISSING
     # What no seed changes (zero-shot, BM25) has no interval over seeds.
     if estimate.half_width is None or estimate.low == estimate.high:
-        return _figure(estimate.mean)
-    return f"{_figure(estimate.mean)}±{_figure(estimate.half_width)}"
+        return figure(estimate.mean)
+    return f"{figure(estimate.mean)}±{figure(estimate.half_width)}"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Write .123; a whole 1 takes the same four characters."""
     rounded = f"{value:.3f}"
     return "1.00" if rounded == "1.000" else rounded.removeprefix("0")
