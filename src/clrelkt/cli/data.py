@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clrelkt.cli.measuring import WithLanguages, languages_option
+
 if TYPE_CHECKING:
     from clrelkt.corpora.catalogue import CatalogueEntry
     from clrelkt.corpora.check import Inspection
     from clrelkt.corpora.fetch import Fetched
     from clrelkt.corpora.overlap import Overlap
+    from clrelkt.text.question_translation import TranslationReport
 
 __all__ = ["data"]
 
@@ -110,6 +113,98 @@ def overlap(corpus: str, other: str, words: int, as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     _print_overlaps(found)
+
+
+@data.command(cls=WithLanguages)
+@click.argument("corpus")
+@click.option(
+    "--model",
+    required=True,
+    metavar="NAME|FOLDER",
+    help="Marian, M2M100 or NLLB; {language} in it stands for the questions' language.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="[default: translations.jsonl in CORPUS where that is a folder, FILE.translations.jsonl "
+    "beside a file, NAME-translations.jsonl here for a known corpus]",
+)
+@languages_option
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--beams", type=click.IntRange(min=1), help="[default: the model's own]")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--limit", type=click.IntRange(min=0), help="Translate so many questions, no more.")
+@click.option("--device", metavar="NAME", help="cpu or cuda. [default: cuda where there is one]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def translate(
+    corpus: str,
+    model: str,
+    output: Path | None,
+    languages: tuple[str, ...] | None,
+    batch: int,
+    beams: int | None,
+    max_new_tokens: int,
+    limit: int | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Translate the questions of CORPUS that nobody has translated into the documents' language.
+
+    The transfer stage of training needs each question in that language. Stopped, the same command
+    goes on where it was. Every line of the output says which model it is from.
+    """
+    from dataclasses import asdict
+
+    from clrelkt.corpora import load_corpus
+    from clrelkt.text.machine_translation import GenerationSettings, TranslationModels
+    from clrelkt.text.question_translation import translate_questions
+    from clrelkt.training.device import choose_device
+
+    loaded = load_corpus(corpus, translations=False)
+    models = TranslationModels(
+        model,
+        target=loaded.document_language,
+        settings=GenerationSettings(beams, max_new_tokens),
+        device=choose_device(device).type,
+    )
+    report = translate_questions(
+        loaded,
+        output or _translations_path(corpus),
+        models,
+        batch=batch,
+        languages=languages,
+        limit=limit,
+    )
+    if as_json:
+        shown = {**asdict(report), "path": str(report.path)}
+        click.echo(json.dumps(shown, ensure_ascii=False, indent=1))
+        return
+    _print_report(report)
+
+
+def _translations_path(corpus: str) -> Path:
+    from clrelkt.corpora.catalogue import known_corpora
+    from clrelkt.corpora.translations import translations_beside
+
+    if corpus in {entry.name for entry in known_corpora()}:
+        return Path(f"{corpus}-translations.jsonl")
+    return translations_beside(Path(corpus))
+
+
+def _print_report(report: TranslationReport) -> None:
+    counts = "  ".join(f"{code} {count}" for code, count in report.languages.items())
+    click.echo(f"{report.path}: {sum(report.languages.values())} translations: {counts}")
+    click.echo(
+        f"{report.translated} translated now, {report.repeated} of the same words as another "
+        f"question, {report.kept} there before"
+    )
+    if report.human:
+        click.echo(f"{report.human} questions have a translation already, which stays")
+    if report.left:
+        click.echo(f"{report.left} questions are left")
+    for flaw, count in report.flaws.items():
+        click.echo(f"{count} translations are {flaw}: marked, and used nowhere", err=True)
 
 
 def _print_overlaps(overlaps: tuple[Overlap, ...]) -> None:

@@ -21,6 +21,7 @@ from clrelkt.corpora.model import (
 )
 from clrelkt.corpora.overlap import Overlap, shared_documents
 from clrelkt.corpora.splits import Split, SplitBy, Splits, split_corpus, take_split
+from clrelkt.corpora.translations import with_translations
 
 __all__ = [
     "Answer",
@@ -46,4 +47,5 @@ __all__ = [
     "shared_documents",
     "split_corpus",
     "take_split",
+    "with_translations",
 ]

@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clrelkt.corpora.loading import load_corpus
 from clrelkt.corpora.mlqa import is_mlqa, mlqa_files, note_mlqa_faults
 from clrelkt.corpora.parallel import note_parallel_faults, parallel_files
 from clrelkt.corpora.records import FaultLog
 from clrelkt.corpora.squad import SquadFile, parse_squad
+from clrelkt.corpora.translations import (
+    is_translations_file,
+    note_translation_faults,
+    read_translations,
+    translations_beside,
+)
 from clrelkt.corpora.xorqa import is_xor, note_xor_faults, read_xor_lines, xor_files
-from clrelkt.errors import Fault
+from clrelkt.errors import ClrelktError, Fault
 
 __all__ = ["Inspection", "check_path", "inspect_path"]
 
@@ -40,7 +47,7 @@ def inspect_path(path: Path) -> Inspection:
     """Read a file, or all JSON files in a folder and below it, and note every fault.
 
     Files that belong together (a parallel set, MLQA's, XOR-TyDi's) are compared too; a parallel
-    set must have every question in every language.
+    set must have every question in every language, and translations must fit their corpus.
     """
     log = FaultLog()
     asked = _check_folder(path, log) if path.is_dir() else _check_file(path, log)
@@ -92,12 +99,29 @@ def _check_file(path: Path, log: FaultLog) -> list[_Asked]:
     if not path.is_file():
         log.add(path, "", "is no file" if path.exists() else "does not exist")
         return []
+    if is_translations_file(path):
+        _check_translations(path, log)
+        return []
     if path.suffix == ".jsonl":
         return [(question.language, question.id) for question in read_xor_lines(path, log)]
     if path.suffix == ".json":
         return _asked(_parse_all([path], log))
     log.add(path, "", "is of no known form; expected .json or .jsonl")
     return []
+
+
+def _check_translations(path: Path, log: FaultLog) -> None:
+    beside = (path.parent, *path.parent.glob("*.json"))
+    source = next((found for found in beside if translations_beside(found) == path), None)
+    try:
+        corpus = None if source is None else load_corpus(source, translations=False)
+    except ClrelktError:
+        corpus = None  # Its own faults are noted where its files are read.
+    if corpus is not None:
+        note_translation_faults(corpus, path, log)
+        return
+    for _ in read_translations(path, log):
+        pass
 
 
 def _parse_all(paths: list[Path], log: FaultLog) -> list[SquadFile]:

@@ -13,6 +13,7 @@ from clrelkt.corpora.mlqa import is_mlqa, read_mlqa
 from clrelkt.corpora.model import Corpus
 from clrelkt.corpora.parallel import read_parallel
 from clrelkt.corpora.squad import read_squad
+from clrelkt.corpora.translations import translations_beside, with_translations
 from clrelkt.corpora.xorqa import is_xor, read_xor
 from clrelkt.corpora.xquad import read_xquad
 from clrelkt.errors import DataError, UnknownNameError
@@ -27,11 +28,14 @@ _READERS: dict[str, Callable[[Path], Corpus]] = {
 }
 
 
-def load_corpus(name_or_path: str | Path) -> Corpus:
+def load_corpus(name_or_path: str | Path, *, translations: bool = True) -> Corpus:
     """Read a corpus that ``clrelkt data list`` names, or one in a file or a folder.
 
     A path is a SQuAD-form JSON file, a folder of such files (one a question language, with
     shared ids and the documents in the English one), or a folder of MLQA or XOR-TyDi QA.
+    Machine translations of its questions are added where ``translations.jsonl`` lies in the
+    folder, or ``mine.de.translations.jsonl`` beside the file ``mine.de.json``, unless
+    ``translations`` is off.
 
     Raises:
         UnknownNameError: there is neither such a name nor such a path.
@@ -41,19 +45,24 @@ def load_corpus(name_or_path: str | Path) -> Corpus:
     entries = {entry.name: entry for entry in known_corpora()}
     entry = entries.get(str(name_or_path))
     if entry is not None:
-        return _load_known(entry)
+        return _load_known(entry, translations)
     path = Path(name_or_path)
     if path.is_dir():
-        return _read_folder(path)
+        return _translated(_read_folder(path), path, translations)
     if path.is_file():
-        return read_squad(path)
+        return _translated(read_squad(path), path, translations)
     names = " ".join(name for name, known in entries.items() if known.kind == "corpus")
     raise UnknownNameError(
         f"no corpus, file or folder {str(name_or_path)!r}; the known corpora are {names}"
     )
 
 
-def _load_known(entry: CatalogueEntry) -> Corpus:
+def _translated(corpus: Corpus, path: Path, wanted: bool) -> Corpus:
+    file = translations_beside(path)
+    return with_translations(corpus, file) if wanted and file.is_file() else corpus
+
+
+def _load_known(entry: CatalogueEntry, translations: bool) -> Corpus:
     if entry.name == "bundled":
         return load_bundled()
     if entry.kind != "corpus":
@@ -65,7 +74,7 @@ def _load_known(entry: CatalogueEntry) -> Corpus:
             f"corpus {entry.name!r} is not on this machine (looked in {places}); "
             f"get it with: clrelkt data get {entry.name}"
         )
-    return _READERS[entry.name](folder)
+    return _translated(_READERS[entry.name](folder), folder, translations)
 
 
 def _read_folder(path: Path) -> Corpus:

@@ -50,6 +50,7 @@ class Question:
 
     ``parallel_id`` is shared by all translations of one question; ``id`` is unique in the corpus.
     The gold ids are None where a corpus has questions without documents (XOR-Retrieve).
+    ``translated_by`` names the model that made a machine translation; None is a person's text.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Question:
     passage_id: str | None
     answers: tuple[Answer, ...]
     parallel_id: str
+    translated_by: str | None = None
 
 
 Part = Literal["fit", "test", "unused"]
