@@ -20,6 +20,7 @@ from pathlib import Path
 
 from clrelkt.corpora.folders import data_roots, find_data
 from clrelkt.corpora.languages import ISO_639_1
+from clrelkt.corpora.model import Corpus
 from clrelkt.corpora.records import FaultLog
 from clrelkt.errors import DataError, UnknownNameError
 
@@ -30,6 +31,7 @@ __all__ = [
     "find_pairs",
     "hold_out",
     "pair_languages",
+    "question_pairs",
     "read_pairs",
 ]
 
@@ -201,6 +203,26 @@ def drop_shared(pairs: SentencePairs, held_out: SentencePairs) -> SentencePairs:
         for number in range(len(pairs))
         if _folded(pairs.english[number]) not in english
         and _folded(pairs.other[number]) not in other
+    )
+
+
+def question_pairs(corpus: Corpus, language: str) -> SentencePairs:
+    """Return the corpus's questions in ``language`` with the same questions in English.
+
+    Questions without an English one are left out; no pair stands twice.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for question in corpus.questions:
+        if question.language == language:
+            english = corpus.translation(question, "en")
+            if english is not None:
+                found[english.text, question.text] = None
+    return SentencePairs(
+        language,
+        tuple(english for english, _ in found),
+        tuple(other for _, other in found),
+        (corpus.name,) * len(found),
+        (KINDS[0],) * len(found),
     )
 
 

@@ -30,7 +30,14 @@ from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError, StorageError
 from clrelkt.files import atomic_folder, storage_errors, write_json
 
-__all__ = ["DESCRIPTION_FILE", "FORMAT", "load_muse", "save_muse", "write_muse_files"]
+__all__ = [
+    "DESCRIPTION_FILE",
+    "FORMAT",
+    "check_target",
+    "load_muse",
+    "save_muse",
+    "write_muse_files",
+]
 
 FORMAT = 2
 DESCRIPTION_FILE = "clrelkt.json"
@@ -47,21 +54,39 @@ _TABLE = "embedding"
 _MODULE = "clrelkt.encoders.sentence_transformers.MuseModule"
 
 
-def save_muse(encoder: MuseEncoder, folder: Path, form: SaveForm = "whole") -> None:
+def save_muse(
+    encoder: MuseEncoder,
+    folder: Path,
+    form: SaveForm = "whole",
+    *,
+    records: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``encoder`` to ``folder``, all of it or nothing; an encoder that is there is replaced.
+
+    ``records`` are JSON values to be written beside it, by file name.
 
     Raises:
         EncoderError: a delta of an encoder whose base is not known, or values that float16 cannot
             hold.
         StorageError: it could not be written, or ``folder`` holds something else.
     """
-    _refuse_other_content(folder)
+    check_target(folder, encoder.identity.base, form)
     with atomic_folder(folder) as target:
         write_muse_files(encoder, target, form)
         _write_sentence_transformers_files(target)
+        for name, record in (records or {}).items():
+            write_json(target / name, record)
 
 
-def _refuse_other_content(folder: Path) -> None:
+def check_target(folder: Path, base: str, form: SaveForm) -> None:
+    """Tell, before any work is done, whether an encoder of ``base`` can be written to ``folder``.
+
+    Raises:
+        EncoderError: a delta of an encoder whose base is not known.
+        StorageError: ``folder`` holds something else.
+    """
+    if form != "whole":
+        _check_base(base)
     with storage_errors(folder):
         free = not folder.exists() or (folder / DESCRIPTION_FILE).is_file()
         if not free and (folder.is_file() or any(folder.iterdir())):
@@ -192,11 +217,7 @@ def _write_delta(
     target: Path, encoder: MuseEncoder, tensors: Mapping[str, torch.Tensor], form: SaveForm
 ) -> dict[str, Any]:
     base_name = encoder.identity.base
-    if base_name not in PUBLISHED:
-        raise EncoderError(
-            f"a delta needs a published base ({', '.join(PUBLISHED)}); this encoder's base is "
-            f"{base_name!r}. Save it whole"
-        )
+    _check_base(base_name)
     published = load_published(base_name)
     base = dict(published.network.named_parameters())
     shared = base[_TABLE].shape[0]
@@ -232,6 +253,14 @@ def _write_delta(
         files.append(f"delta-{index:05d}.safetensors")
         write_tensors(target / files[-1], tensors_of_file)
     return {"base_sha256": weights_digest(base), "files": files} | grown
+
+
+def _check_base(base: str) -> None:
+    if base not in PUBLISHED:
+        raise EncoderError(
+            f"a delta needs a published base ({', '.join(PUBLISHED)}); this encoder's base is "
+            f"{base!r}. Save it whole"
+        )
 
 
 def _packed(pieces: Mapping[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:

@@ -9,8 +9,9 @@ everything that other languages use frozen: what the encoder knew, it knows as b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from clrelkt.corpora.pairs import KINDS, SentencePairs, drop_shared, hold_out
-from clrelkt.encoders import MuseEncoder, RaggedBatch
+from clrelkt.encoders import MuseEncoder, RaggedBatch, SaveForm, save_muse
 from clrelkt.encoders.vocabulary import (
     NewPieces,
     Scope,
@@ -35,6 +36,7 @@ from clrelkt.mining.texts import distinct
 from clrelkt.progress import progress_bar
 from clrelkt.text import IcuWords
 from clrelkt.training.device import choose_device, matrix_precision
+from clrelkt.training.environment import describe_environment
 
 __all__ = [
     "LanguageAddition",
@@ -42,8 +44,11 @@ __all__ = [
     "LanguageReport",
     "LanguageSettings",
     "add_languages",
+    "check_languages",
 ]
 
+FORMAT = 1
+RECORD_FILE = "languages.json"
 FEWEST_PAIRS = 100
 FEW_PAIRS = 2_000
 """With fewer pairs a language can hardly be learnt."""
@@ -161,10 +166,40 @@ class LanguageReport:
 
 @dataclass(frozen=True)
 class LanguageAddition:
-    """The encoder that knows the new languages, and a report for each of them."""
+    """The encoder that knows the new languages, a report for each of them, and how it was made.
+
+    ``start`` is the name of the encoder that it began as, ``protected`` the number of texts whose
+    tokens were kept.
+    """
 
     encoder: MuseEncoder
     reports: Mapping[str, LanguageReport]
+    settings: LanguageSettings
+    seed: int
+    start: str
+    protected: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, all but the encoder."""
+        return {
+            "format": FORMAT,
+            "start": self.start,
+            "weights": self.encoder.weights,
+            "seed": self.seed,
+            "settings": self.settings.to_json(),
+            "protected": self.protected,
+            "languages": {code: report.to_json() for code, report in self.reports.items()},
+        }
+
+    def save(self, folder: Path, form: SaveForm = "delta") -> None:
+        """Write the encoder to ``folder``, and the rest beside it, to ``languages.json``.
+
+        Raises:
+            EncoderError: a delta of an encoder whose base is not known.
+            StorageError: it could not be written, or ``folder`` holds something else.
+        """
+        record = self.to_json() | {"environment": describe_environment()}
+        save_muse(self.encoder, folder, form, records={RECORD_FILE: record})
 
 
 def add_languages(
@@ -202,19 +237,20 @@ def add_languages(
     with matrix_precision(place):
         start = encoder.to(place)
         material = _material(pairs, extra or {}, settings, seed)
+        kept = {text: None for part in material.values() for text in part.train.english}
+        kept |= dict.fromkeys(protected)
         new = learn_pieces(
             start.tokenizer.model,
             {code: part.train.other for code, part in material.items()},
             settings.vocabulary,
-            protected=[
-                *protected,
-                *(text for part in material.values() for text in part.train.english),
-            ],
+            protected=list(kept),
         )
         grown = with_vocabulary(start, new, segment_rows(start, new), material)
         trained = _train(start, grown, new, material, settings, seed, progress)
         reports = {code: _report(part, start, trained, new) for code, part in material.items()}
-    return LanguageAddition(trained, MappingProxyType(reports))
+    return LanguageAddition(
+        trained, MappingProxyType(reports), settings, seed, start.name, len(kept)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,14 +262,24 @@ class _Part:
     extra: int
 
 
-def _check(encoder: MuseEncoder, pairs: Mapping[str, SentencePairs]) -> None:
-    if not pairs:
+def check_languages(encoder: MuseEncoder, codes: Iterable[str]) -> None:
+    """Refuse languages that ``encoder`` knows.
+
+    Raises:
+        SettingsError: there is one, or no language at all.
+    """
+    wanted = list(codes)
+    if not wanted:
         raise SettingsError("no language to add")
-    known = sorted(pairs.keys() & encoder.languages)
+    known = sorted(encoder.languages.intersection(wanted))
     if known:
         raise SettingsError(
             f"{encoder.name} knows {', '.join(known)} already; name languages that it does not"
         )
+
+
+def _check(encoder: MuseEncoder, pairs: Mapping[str, SentencePairs]) -> None:
+    check_languages(encoder, pairs)
     for code, own in pairs.items():
         if len(own) < FEWEST_PAIRS:
             raise DataError(
