@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from clrelkt.reports.records import UnknownRecord, read_record
+
 FOLDER = Path(__file__).parent.parent / "results"
 FILES = sorted(FOLDER.glob("*.json"))
 METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10")
-REPRODUCTIONS = [path for path in FILES if "stages" in json.loads(path.read_text("utf-8"))]
+TARGETS = [path for path in FILES if path.stem == "targets"]
+RECORDS = [path for path in FILES if path not in TARGETS]
+REPRODUCTIONS = [path for path in RECORDS if "stages" in json.loads(path.read_text("utf-8"))]
+TARGET_KEYS = {"row", "target", "measured", "interval", "command", "commit", "hardware"}
 
 
 def check(values: list[float], estimate: dict[str, Any]) -> None:
+    assert estimate["seeds"] == len(values)
     assert estimate["mean"] == pytest.approx(np.mean(values), abs=1e-9)
+    if len(values) == 1:
+        return  # An interval, if there is one, is over questions, which are not in the record.
     spread = np.std(values, ddof=1) / math.sqrt(len(values))
     half = stats.t.ppf(0.975, len(values) - 1) * spread
     assert estimate["low"] == pytest.approx(np.mean(values) - half, abs=1e-9)
@@ -51,7 +59,45 @@ def test_a_language_mean_is_the_mean_of_its_languages(path: Path) -> None:
             assert row["mean"]["hit_rate@1"] == pytest.approx(np.mean(every), abs=1e-9)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=lambda path: path.stem)
+def test_further_tests_follow_from_the_seeds(path: Path) -> None:
+    record = json.loads(path.read_text("utf-8"))
+    for by_stage in record.get("tests", {}).values():
+        assert set(by_stage) <= set(record["stages"])
+        for stage in by_stage.values():
+            rows, summary = stage["per_seed"], stage["summary"]
+            assert len(rows) == len(record["seeds"])
+            assert summary
+            for row in rows:
+                assert set(row) == set(summary)
+            for name, estimate in summary.items():
+                check([row[name] for row in rows], estimate)
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_every_target_says_what_was_measured_and_how(path: Path) -> None:
+    rows = json.loads(path.read_text("utf-8"))
+    assert isinstance(rows, list)
+    assert rows
+    for row in rows:
+        assert set(row) == TARGET_KEYS
+        assert isinstance(row["measured"], int | float)
+        assert not isinstance(row["measured"], bool)
+        assert math.isfinite(row["measured"])
+        if isinstance(row["interval"], list):
+            low, high = row["interval"]
+            assert low <= row["measured"] <= high
+        for key in ("row", "command", "commit", "hardware"):
+            assert isinstance(row[key], str)
+            assert row[key]
+
+
+@pytest.mark.parametrize("path", [*REPRODUCTIONS, *TARGETS], ids=lambda path: path.stem)
+def test_the_command_line_can_show_it(path: Path) -> None:
+    assert not isinstance(read_record(path), UnknownRecord)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_a_record_names_its_command_weights_commit_and_hardware(path: Path) -> None:
     record = json.loads(path.read_text("utf-8"))
     assert record["command"].startswith("clrelkt ")

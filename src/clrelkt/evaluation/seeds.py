@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,6 +44,16 @@ class Estimate:
         """Return the four numbers by name."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "seeds": self.seeds}
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a number is missing, or is none.
+        """
+        low, high = (None if record[key] is None else float(record[key]) for key in ("low", "high"))
+        return cls(float(record["mean"]), low, high, int(record["seeds"]))
+
 
 Estimates = Mapping[MetricName, Estimate]
 
@@ -71,6 +81,31 @@ class SeedSummary:
             "mean": plain(self.mean),
             "means": {group: plain(row) for group, row in self.means.items()},
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a number is missing, or is none.
+        """
+
+        def read(estimates: Mapping[str, Any]) -> Estimates:
+            return MappingProxyType(
+                {metric: Estimate.from_json(estimates[metric]) for metric in METRICS}
+            )
+
+        return cls(
+            encoder=str(record["encoder"]),
+            seeds=int(record["seeds"]),
+            languages=MappingProxyType(
+                {code: read(row) for code, row in dict(record["languages"]).items()}
+            ),
+            mean=read(record["mean"]),
+            means=MappingProxyType(
+                {group: read(row) for group, row in dict(record["means"]).items()}
+            ),
+        )
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

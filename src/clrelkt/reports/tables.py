@@ -17,15 +17,19 @@ __all__ = [
     "comparison_table",
     "estimate_cell",
     "figure",
+    "grid",
     "group_label",
+    "longest_runs",
     "plain_table",
     "results_table",
     "stage_tables",
     "stages_json",
+    "table_width",
 ]
 
 _GROUP_LABELS = {"supported": "supported", "unsupported": "not supported"}
 _ALL = "all"
+_ROUNDING = 1e-9
 _MISSING = "–"  # noqa: RUF001
 
 
@@ -104,15 +108,18 @@ def stage_tables(
     }
 
     def by_stage(chosen: Sequence[str]) -> Table:
-        return _grid("", list(stages), chosen, lambda stage, name: cells[stage, name], metric)
+        return grid("", list(stages), chosen, lambda stage, name: cells[stage, name], metric)
 
     upright = by_stage(names)
-    if _width(upright) <= width:
+    if table_width(upright) <= width:
         return [upright]
-    turned = _grid("language", names, list(stages), lambda name, stage: cells[stage, name], metric)
-    if _width(turned) <= width:
+    turned = grid("language", names, list(stages), lambda name, stage: cells[stage, name], metric)
+    if table_width(turned) <= width:
         return [turned]
-    return [by_stage(chosen) for chosen in _runs(names, lambda c: _width(by_stage(c)) <= width)]
+    return [
+        by_stage(chosen)
+        for chosen in longest_runs(names, lambda c: table_width(by_stage(c)) <= width)
+    ]
 
 
 def stages_json(stages: Mapping[str, SeedSummary]) -> dict[str, Any]:
@@ -141,13 +148,14 @@ def plain_table(title: str) -> Table:
     )
 
 
-def _grid(
+def grid(
     corner: str,
     rows: Sequence[str],
     columns: Sequence[str],
     cell: Callable[[str, str], str],
     title: str,
 ) -> Table:
+    """Return ``cell(row, column)`` of every row and column, close together."""
     table = Table(
         title=title,
         title_justify="left",
@@ -164,12 +172,13 @@ def _grid(
     return table
 
 
-def _width(table: Table) -> int:
+def table_width(table: Table) -> int:
+    """Return how many characters a table takes where it has room."""
     console = Console(width=10_000)
     return console.measure(table).maximum
 
 
-def _runs(names: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list[list[str]]:
+def longest_runs(names: Sequence[str], fits: Callable[[Sequence[str]], bool]) -> list[list[str]]:
     """Cut ``names`` into the longest runs that fit; a run has at least one."""
     runs: list[list[str]] = [[]]
     for name in names:
@@ -202,13 +211,15 @@ def estimate_cell(estimate: Estimate | None) -> str:
     """Write .123±.045, without ± where there is no interval; – for nothing."""  # noqa: RUF002
     if estimate is None:
         return _MISSING
-    # What no seed changes (zero-shot, BM25) has no interval over seeds.
-    if estimate.half_width is None or estimate.low == estimate.high:
+    # What no seed changes (zero-shot, BM25) has no interval over seeds but for roundings.
+    if estimate.half_width is None or estimate.half_width < _ROUNDING:
         return figure(estimate.mean)
     return f"{figure(estimate.mean)}±{figure(estimate.half_width)}"
 
 
 def figure(value: float) -> str:
-    """Write .123; a whole 1 takes the same four characters."""
+    """Write .123; a whole 1 takes the same four characters, and 10 or more has one decimal."""
+    if abs(value) >= 10:
+        return f"{value:,.1f}"
     rounded = f"{value:.3f}"
     return "1.00" if rounded == "1.000" else rounded.removeprefix("0")

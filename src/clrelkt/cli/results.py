@@ -1,0 +1,109 @@
+"""``clrelkt results``: what was measured before, as tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clrelkt.evaluation.seeds import SeedSummary
+    from clrelkt.reports.records import ReproductionRecord, Targets
+
+__all__ = ["results"]
+
+_FOLDER = Path("results")
+_WIDTH = 100
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
+@click.option("--every-language", is_flag=True, help="Show further tests language by language.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def results(paths: tuple[Path, ...], every_language: bool, as_json: bool) -> None:
+    """Show records: what clrelkt reproduce wrote, and lists of targets.
+
+    PATHS are files or folders; without any, the folder results.
+    """
+    from clrelkt.errors import DataError
+    from clrelkt.reports.records import ReproductionRecord, find_records
+
+    if not paths and not _FOLDER.is_dir():
+        raise DataError(
+            f"no folder {str(_FOLDER)!r} here; name the records: clrelkt results FILE or FOLDER"
+        )
+    records = find_records(paths or (_FOLDER,))
+    if as_json:
+        rows = [record.to_json() for record in records]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    for record in records:
+        if isinstance(record, ReproductionRecord):
+            _show_reproduction(record, every_language)
+        else:
+            _show_targets(record)
+
+
+def _show_reproduction(record: ReproductionRecord, every_language: bool) -> None:
+    from rich.console import Console
+
+    from clrelkt.cli.show import show_stages
+    from clrelkt.reports.overview import further_tables
+
+    console = Console()
+    _show_labels(record, console)
+    show_stages(dict(record.stages) | _paper(record))
+    for test, summary in record.tests.items():
+        tables = further_tables(
+            test,
+            summary,
+            list(record.stages),
+            width=min(console.width, _WIDTH),
+            every_language=every_language,
+        )
+        for table in tables:
+            console.print(table)
+            console.print()
+
+
+def _show_labels(record: ReproductionRecord, console: Console) -> None:
+    count = len(record.seeds)
+    interval = "seeds (Student's t)" if count > 1 else "questions (bootstrap)"
+    scored = "" if record.pool == "passage" else f", {record.document_score}"
+    kind = f"{record.corpus}, pool of {record.pool}s{scored}, {count} seed{'s' * (count > 1)}"
+    place = ", ".join(filter(None, (record.commit[:10], record.hardware, record.weights)))
+
+    def show(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    show(record.name)
+    show(f"{kind}; ± is half the 95 % interval over {interval}")
+    # Not broken into lines, so that it can be copied.
+    click.echo(record.command)
+    show(f"{place}\n")
+
+
+def _paper(record: ReproductionRecord) -> dict[str, SeedSummary]:
+    """Return the printed figures, where they are of the same kind."""
+    from clrelkt.evaluation import aggregate, printed_results
+
+    printed = printed_results(record.corpus)
+    kind = (record.pool, record.document_score)
+    if printed is None or kind != (printed.pool, printed.document_score):
+        return {}
+    return {printed.encoder: aggregate([printed])}
+
+
+def _show_targets(targets: Targets) -> None:
+    from rich.console import Console
+
+    from clrelkt.reports.overview import sources, targets_table
+
+    Console().print(targets_table(targets))
+    for number, source in enumerate(sources(targets), start=1):
+        click.echo(f"[{number}] {source}")
+    click.echo()

@@ -1,0 +1,240 @@
+"""Records of what was measured, read from JSON: reproductions, and targets beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from clrelkt.errors import DataError
+from clrelkt.evaluation.seeds import Estimate, SeedSummary
+
+__all__ = [
+    "ReproductionRecord",
+    "Target",
+    "Targets",
+    "UnknownRecord",
+    "find_records",
+    "read_record",
+]
+
+Read = TypeVar("Read")
+
+TestSummary = Mapping[str, Mapping[str, Estimate]]
+"""What a further test says of each stage, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproductionRecord:
+    """What ``clrelkt reproduce --record`` wrote, as far as tables need it.
+
+    ``tests`` holds further measurements of the same encoders, by test, stage and name.
+    """
+
+    name: str
+    command: str
+    corpus: str
+    document_score: str
+    pool: str
+    weights: str
+    seeds: tuple[int, ...]
+    hardware: str
+    commit: str
+    stages: Mapping[str, SeedSummary]
+    tests: Mapping[str, TestSummary]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the labels and all estimates, without the single seeds' values."""
+        return {
+            "kind": "reproduction",
+            "name": self.name,
+            "command": self.command,
+            "corpus": self.corpus,
+            "pool": self.pool,
+            "document_score": self.document_score,
+            "weights": self.weights,
+            "seeds": list(self.seeds),
+            "hardware": self.hardware,
+            "commit": self.commit,
+            "stages": {stage: summary.to_json() for stage, summary in self.stages.items()},
+            "tests": {
+                test: {
+                    stage: {name: estimate.to_json() for name, estimate in row.items()}
+                    for stage, row in by_stage.items()
+                }
+                for test, by_stage in self.tests.items()
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What was to be reached, and what was: ``interval`` is a low and a high end, or a text."""
+
+    row: str
+    target: float | str
+    measured: float
+    interval: tuple[float, float] | str | None
+    command: str
+    commit: str
+    hardware: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        interval = list(self.interval) if isinstance(self.interval, tuple) else self.interval
+        return {name: getattr(self, name) for name in self.__slots__} | {"interval": interval}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """A list of targets."""
+
+    name: str
+    rows: tuple[Target, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the name and the rows."""
+        return {"kind": "targets", "name": self.name, "rows": [row.to_json() for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownRecord:
+    """A JSON file that is neither of the two."""
+
+    path: Path
+
+
+def find_records(paths: Sequence[Path]) -> tuple[ReproductionRecord | Targets, ...]:
+    """Read files, and the ``*.json`` files of folders, in the order given and by name.
+
+    Files of another kind are passed over in a folder that has records too.
+
+    Raises:
+        DataError: a file that cannot be read, has faults or is of another kind; a folder without
+            records.
+    """
+    found: list[ReproductionRecord | Targets] = []
+    for path in paths:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        read = [read_record(file) for file in files]
+        known = [record for record in read if not isinstance(record, UnknownRecord)]
+        if not known:
+            raise DataError(
+                f"{path}: {'no record here' if path.is_dir() else 'is not a record'}; expected "
+                "what clrelkt reproduce --record writes, or a list of targets"
+            )
+        found += known
+    return tuple(found)
+
+
+def read_record(path: Path) -> ReproductionRecord | Targets | UnknownRecord:
+    """Read one file.
+
+    Raises:
+        DataError: it cannot be read, or has faults.
+    """
+    value = _read_json(path)
+    if isinstance(value, list):
+        rows = [
+            _checked(partial(_target, row), f"{path}: row {number}", "target")
+            for number, row in enumerate(value)
+        ]
+        return Targets(name=path.stem, rows=tuple(rows))
+    if isinstance(value, dict) and "stages" in value:
+        return _checked(partial(_reproduction, path.stem, value), str(path), "reproduction")
+    return UnknownRecord(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON: {error}") from error
+
+
+def _checked(read: Callable[[], Read], place: str, kind: str) -> Read:
+    try:
+        return read()
+    except KeyError as error:
+        raise DataError(f"{place}: this {kind} has no {error.args[0]!r}") from error
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"{place}: this {kind} has a value that does not fit: {error}") from error
+
+
+def _target(row: Mapping[str, Any]) -> Target:
+    interval = row["interval"]
+    if isinstance(interval, list):
+        low, high = interval
+        interval = (_number(low, "interval"), _number(high, "interval"))
+    elif interval is not None and not isinstance(interval, str):
+        raise TypeError(f"'interval' is {interval!r}, expected [low, high], text or null")
+    target = row["target"]
+    return Target(
+        row=_text(row, "row"),
+        target=target if isinstance(target, str) else _number(target, "target"),
+        measured=_number(row["measured"], "measured"),
+        interval=interval,
+        command=_text(row, "command"),
+        commit=_text(row, "commit"),
+        hardware=_text(row, "hardware"),
+    )
+
+
+def _reproduction(name: str, record: Mapping[str, Any]) -> ReproductionRecord:
+    stages = {
+        stage: SeedSummary.from_json(row["summary"]) for stage, row in _items(record, "stages")
+    }
+    if not stages:
+        raise ValueError("'stages' is empty")
+    first = next(iter(record["stages"].values()))["per_seed"][0]
+    tests = {
+        test: MappingProxyType(
+            {
+                stage: MappingProxyType(
+                    {key: Estimate.from_json(value) for key, value in _items(row, "summary")}
+                )
+                for stage, row in by_stage.items()
+            }
+        )
+        for test, by_stage in record.get("tests", {}).items()
+    }
+    return ReproductionRecord(
+        name=name,
+        command=_text(record, "command"),
+        corpus=_text(record, "corpus"),
+        document_score=_text(first, "document_score"),
+        pool=_text(first, "pool"),
+        weights=_text(record, "weights"),
+        seeds=tuple(int(seed) for seed in record["seeds"]),
+        hardware=_text(record["environment"], "hardware"),
+        commit=str(record["environment"]["commit"] or ""),
+        stages=MappingProxyType(stages),
+        tests=MappingProxyType(tests),
+    )
+
+
+def _items(record: Mapping[str, Any], key: str) -> Any:
+    value = record[key]
+    if not isinstance(value, dict):
+        raise TypeError(f"{key!r} is {value!r:.40}, expected an object")
+    return value.items()
+
+
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str):
+        raise TypeError(f"{key!r} is {value!r:.40}, expected text")
+    return value
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{key!r} is {value!r:.40}, expected a number")
+    return float(value)
