@@ -133,9 +133,19 @@ def test_answers_without_a_place_are_left_out_and_counted(encoder: Any, sentence
     assert found.left_out == {"en": 0, "de": 0}
 
 
+def test_a_language_without_places_is_left_out(encoder: Any, sentences: Corpus) -> None:
+    questions = [
+        replace(question, answers=()) if question.language == "de" else question
+        for question in sentences.questions
+    ]
+    found = SentenceLevelEvaluator(sentences.with_questions(questions))(encoder)
+    assert list(found.results.languages) == ["en"]
+    assert found.left_out == {"en": 0, "de": 2}
+
+
 def test_what_cannot_be_measured_is_refused(sentences: Corpus) -> None:
     bare = replace(sentences.questions[0], answers=())
-    with pytest.raises(DataError, match="no question in 'en' says"):
+    with pytest.raises(DataError, match="no question here says"):
         SentenceLevelEvaluator(sentences.with_questions([bare]))
     with pytest.raises(DataError, match="no questions"):
         SentenceLevelEvaluator(sentences.with_questions([]))

@@ -153,8 +153,6 @@ def evaluate(
     if errors_file is not None:
         encode = remembered(encode)
     results = evaluator(loaded, encode)
-    if errors_file is not None:
-        _write_errors(errors_file, evaluator, results, encode, errors_limit)
     second = comparison = baseline = None
     if other is not None:
         second = evaluator(*other)
@@ -166,6 +164,9 @@ def evaluate(
         click.echo(json.dumps(_as_json(found), ensure_ascii=False, indent=1))
     else:
         _print(found)
+    # After the figures, which are not to be lost when the file cannot be written.
+    if errors_file is not None:
+        _write_errors(errors_file, evaluator, results, encode, errors_limit)
 
 
 def _leave_out(corpus: Corpus, named: Sequence[str], trained_on: str | None) -> Corpus:

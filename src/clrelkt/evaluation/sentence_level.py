@@ -106,7 +106,8 @@ class SentenceLevelEvaluator:
 
     Sentences are those that the corpus marks (``Corpus.sentence_breaks``) if it does, else those
     that ICU finds. The gold sentence is the one that holds the first character of the first
-    answer with a known place; questions without such an answer are left out and counted.
+    answer with a known place; questions without such an answer are left out and counted, and so
+    is a language that has no others.
     ``question_texts`` and ``sentence_texts`` are the distinct texts that a call encodes.
     """
 
@@ -116,8 +117,7 @@ class SentenceLevelEvaluator:
         """Look up the gold sentences; ``split`` is how the results call these questions.
 
         Raises:
-            DataError: no questions, a gold that is not in the corpus, or a language in which no
-                answer has a place.
+            DataError: no questions, a gold that is not in the corpus, or no answer with a place.
             UnknownNameError: the corpus has no questions in one of ``languages``.
         """
         self.corpus = corpus
@@ -127,7 +127,14 @@ class SentenceLevelEvaluator:
             raise DataError(f"corpus {corpus.name!r} has no questions here: nothing to evaluate")
         self.breaks: SentenceBreaks = "marked" if corpus.sentence_breaks else "icu"
         self._sentences: dict[str, _Sentences] = {}
-        self._tasks = tuple(self._task(chosen, code) for code in chosen.languages)
+        tasks = [self._task(chosen, code) for code in chosen.languages]
+        self._tasks = tuple(task for task in tasks if task.questions)
+        if not self._tasks:
+            raise DataError(
+                f"corpus {corpus.name!r}: no question here says at which character of its gold "
+                "passage the answer starts; sentences cannot be evaluated without"
+            )
+        self._left_out = {task.language: task.left_out for task in tasks}
         asked = [question.text for task in self._tasks for question in task.questions]
         self.question_texts, question_rows = distinct(asked)
         texts = [text for sentences in self._sentences.values() for text in sentences.texts]
@@ -170,7 +177,7 @@ class SentenceLevelEvaluator:
             results=results,
             breaks=self.breaks,
             sentences=float(np.mean(counts)),
-            left_out=MappingProxyType({task.language: task.left_out for task in self._tasks}),
+            left_out=MappingProxyType(self._left_out),
         )
 
     def _task(self, corpus: Corpus, language: str) -> _Task:
@@ -179,11 +186,6 @@ class SentenceLevelEvaluator:
         placed = [
             (q, start) for q, start in zip(questions, starts, strict=True) if start is not None
         ]
-        if not placed:
-            raise DataError(
-                f"corpus {corpus.name!r}: no question in {language!r} says at which character of "
-                "its gold passage the answer starts; sentences cannot be evaluated without"
-            )
         passages = [self._passage(question) for question, _ in placed]
         gold = [
             self._sentences_of(passage).holding(start)
