@@ -84,3 +84,9 @@ def test_only_the_twin_has_marked_sentences(
             text = marked.passage_by_id[passage_id].text
             cut = [text[start:end] for start, end in marked.sentence_breaks[passage_id]]
             assert cut == paragraph["sentences"]
+
+
+def test_marks_go_with_their_documents(twins: tuple[Corpus, Corpus]) -> None:
+    marked = twins[1]
+    fewer = marked.without_documents([marked.documents[0].id])
+    assert set(fewer.sentence_breaks) == set(fewer.passage_by_id)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clrelkt.evaluation.mixed_pool as module
-from clrelkt.corpora import Corpus, Document, Passage, Question, load_corpus
+from clrelkt.corpora import Corpus, Document, Passage, Question, load_corpus, take_split
+from clrelkt.encoders import MuseEncoder
 from clrelkt.errors import DataError, UnknownNameError
 from clrelkt.evaluation.mixed_pool import MixedPoolEvaluator
 
@@ -246,3 +247,13 @@ def test_the_pool_of_xquad(data_folder: Path) -> None:
     assert {row.questions for row in result.languages.values()} == {1190}
     assert {row.left_out for row in result.languages.values()} == {0}
     assert result.expected_own_language == 1 / 12
+
+
+def test_muse_prefers_its_own_language(data_folder: Path, muse: MuseEncoder) -> None:
+    corpus = take_split(load_corpus(data_folder / "xquad"), "test")
+    result = MixedPoolEvaluator(corpus, languages=["en", "de"])(muse)
+    assert result.values["x_to_x/map/en"] == pytest.approx(0.896, abs=0.006)
+    assert result.values["x_to_x/map/de"] == pytest.approx(0.880, abs=0.006)
+    # Were it free of the preference, finding both versions would be as easy as finding one.
+    assert result.values["x_to_y/map"] < result.values["x_to_x/map"]
+    assert result.mean["own_language@1"] > 0.7 > result.expected_own_language

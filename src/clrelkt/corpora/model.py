@@ -198,6 +198,9 @@ class Corpus:
                 code: {id_: text for id_, text in texts.items() if id_ in passages}
                 for code, texts in self.passage_translations.items()
             },
+            sentence_breaks={
+                id_: breaks for id_, breaks in self.sentence_breaks.items() if id_ in passages
+            },
         )
 
     def gold_document(self, question: Question) -> Document:
