@@ -12,6 +12,7 @@ from clrelkt.corpora import (
     Corpus,
     Question,
     check_path,
+    inspect_path,
     load_corpus,
     take_split,
     with_translations,
@@ -149,6 +150,8 @@ def test_translations_beside_a_file_are_found(german_file: Path) -> None:
     assert all(found.translation(question, "en") is not None for question in plain.questions)
     assert load_corpus(german_file, translations=False) == plain
     assert not check_path(german_file.parent)
+    assert inspect_path(german_file.parent).questions == {"de": 2}
+    assert inspect_path(beside).questions == {"de": 2}
 
 
 def test_check_looks_at_translations_too(german_file: Path) -> None:
@@ -161,8 +164,9 @@ def test_check_looks_at_translations_too(german_file: Path) -> None:
             (str(beside), "line 1 (id de:0)"),
             (str(beside), "line 2.translation (id de:1)"),
         ]
-    alone = beside.rename(beside.with_name("alone-translations.jsonl"))
-    assert [fault.message for fault in check_path(alone)] == ["translation is empty"]
+    for name in ("alone-translations.jsonl", "other.jsonl"):
+        beside = beside.rename(beside.with_name(name))
+        assert [fault.message for fault in check_path(beside)] == ["translation is empty"]
 
 
 def test_a_folder_of_xor_questions(data_folder: Path, tmp_path: Path) -> None:

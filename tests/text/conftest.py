@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,23 @@ SIZES: Mapping[str, Any] = {
     "max_position_embeddings": 40,
     "dropout": 0.0,
 }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -150,13 +168,14 @@ def _example(tokenizer: Any, pairs: Mapping[str, str]) -> dict[str, torch.Tensor
 
 def _learn(model: Any, examples: list[dict[str, torch.Tensor]]) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(300):
-        loss = sum(model(**example).loss for example in examples) / len(examples)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if loss < 0.02:
-            return
+    with one_thread():
+        for _ in range(300):
+            loss = sum(model(**example).loss for example in examples) / len(examples)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if loss < 0.02:
+                return
     pytest.fail(f"the model learnt too little: loss {loss}")
 
 

@@ -90,7 +90,9 @@ def _check_siblings(folder: Path, files: list[Path], log: FaultLog) -> list[_Ask
         note_parallel_faults(parsed, log, complete=True)
     asked += _asked(parsed)
     for file in rest:
-        if file not in parallel:
+        if is_translations_file(file):
+            _check_translations(file, log)  # Its questions are counted where they are asked.
+        elif file not in parallel:
             asked += _check_file(file, log)
     return asked
 
@@ -100,8 +102,7 @@ def _check_file(path: Path, log: FaultLog) -> list[_Asked]:
         log.add(path, "", "is no file" if path.exists() else "does not exist")
         return []
     if is_translations_file(path):
-        _check_translations(path, log)
-        return []
+        return _check_translations(path, log)
     if path.suffix == ".jsonl":
         return [(question.language, question.id) for question in read_xor_lines(path, log)]
     if path.suffix == ".json":
@@ -110,18 +111,16 @@ def _check_file(path: Path, log: FaultLog) -> list[_Asked]:
     return []
 
 
-def _check_translations(path: Path, log: FaultLog) -> None:
+def _check_translations(path: Path, log: FaultLog) -> list[_Asked]:
     beside = (path.parent, *path.parent.glob("*.json"))
     source = next((found for found in beside if translations_beside(found) == path), None)
     try:
         corpus = None if source is None else load_corpus(source, translations=False)
     except ClrelktError:
         corpus = None  # Its own faults are noted where its files are read.
-    if corpus is not None:
-        note_translation_faults(corpus, path, log)
-        return
-    for _ in read_translations(path, log):
-        pass
+    if corpus is None:
+        return [(line.language, line.id) for _, line in read_translations(path, log)]
+    return [(line.language, line.id) for line in note_translation_faults(corpus, path, log)]
 
 
 def _parse_all(paths: list[Path], log: FaultLog) -> list[SquadFile]:

@@ -66,8 +66,14 @@ def translations_beside(corpus: Path) -> Path:
 
 
 def is_translations_file(path: Path) -> bool:
-    """Tell by its name whether a file holds translations."""
-    return path.name.endswith(_FILE_NAME)
+    """Tell by its name or its first line whether a file holds translations."""
+    if path.name.endswith(_FILE_NAME):
+        return True
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".jsonl" and b'"translation": ' in file.readline()
+    except OSError:
+        return False
 
 
 def with_translations(corpus: Corpus, path: Path) -> Corpus:
@@ -98,9 +104,15 @@ def with_translations(corpus: Corpus, path: Path) -> Corpus:
     return corpus.with_questions((*corpus.questions, *added))
 
 
-def note_translation_faults(corpus: Corpus, path: Path, log: FaultLog) -> None:
-    """Note what is wrong with a file of translations, and what in it does not fit the corpus."""
-    _checked_lines(corpus, path, log)
+def note_translation_faults(
+    corpus: Corpus, path: Path, log: FaultLog
+) -> tuple[TranslatedQuestion, ...]:
+    """Note what is wrong with a file of translations, and what in it does not fit the corpus.
+
+    Returns:
+        The lines that can be read, each id once.
+    """
+    return tuple(_checked_lines(corpus, path, log).values())
 
 
 def read_translations(path: Path, log: FaultLog) -> Iterator[tuple[Node, TranslatedQuestion]]:

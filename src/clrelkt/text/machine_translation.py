@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -232,18 +233,25 @@ def _code(name: str, tokenizer: Any, language: str) -> tuple[str, int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's advice and bars off standard error."""
+    """Keep the libraries' advice off standard error, and their bars unless it is a terminal."""
+    import logging as standard
+
     import transformers
 
     logging: Any = transformers.utils.logging
+    hub = standard.getLogger("huggingface_hub")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = hub.level
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hub.setLevel(standard.ERROR)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(verbosity)
+        hub.setLevel(level)
         if bars:
             logging.enable_progress_bar()

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from clrelkt.corpora.model import Corpus, Question
 from clrelkt.corpora.records import FaultLog
@@ -153,13 +153,10 @@ class _Filling:
         self._known = {(line.language, line.text): line for line in lines.values()}
 
     def fill(self, questions: Sequence[Question], translators: Translators, batch: int) -> None:
-        with (
-            storage_errors(self._path),
-            self._path.open("ab") as file,
-            progress_bar("translating", total=len(questions), unit="questions") as advance,
-        ):
+        with progress_bar("translating", total=len(questions), unit="questions") as advance:
             known = [q for q in questions if (q.language, q.text) in self._known]
-            self._append(file, known)
+            if known:
+                self._append(known)
             self.repeated += len(known)
             advance(len(known))
             for language, of_language in _by_language(questions, known).items():
@@ -168,7 +165,7 @@ class _Filling:
                 for texts in _batches({q.text for q in of_language}, batch):
                     self._learn(texts, language, translator)
                     ready = [q for q in of_language if q.text in set(texts)]
-                    self._append(file, ready)
+                    self._append(ready)
                     self.repeated += len(ready) - len(texts)
                     advance(len(ready))
 
@@ -178,13 +175,16 @@ class _Filling:
                 "", language, text, self._target, translation, flaw, dict(translator.record)
             )
 
-    def _append(self, file: BinaryIO, questions: Iterable[Question]) -> None:
-        for question in questions:
-            line = replace(self._known[question.language, question.text], id=question.id)
-            self.lines[question.id] = line
-            file.write(_as_bytes(line))
-        file.flush()
-        os.fsync(file.fileno())
+    def _append(self, questions: Iterable[Question]) -> None:
+        added = {
+            question.id: replace(self._known[question.language, question.text], id=question.id)
+            for question in questions
+        }
+        with storage_errors(self._path), self._path.open("ab") as file:
+            file.write(b"".join(map(_as_bytes, added.values())))
+            file.flush()
+            os.fsync(file.fileno())
+        self.lines |= added
 
 
 def _by_language(
