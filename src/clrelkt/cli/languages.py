@@ -53,7 +53,13 @@ def languages() -> None:
     type=click.Choice(["non-ascii", "all"]),
     help="Pieces with a letter beyond ASCII, or with any letter. [default: non-ascii]",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="[default: 12]")
+@click.option(
+    "--start",
+    type=click.Choice(["aligned", "segments"]),
+    help="What a new piece's embedding starts as: that of the English tokens that it is aligned "
+    "to, or of the old pieces that it replaces. [default: aligned]",
+)
+@click.option("--epochs", type=click.IntRange(min=0), help="[default: 12]")
 @click.option("--batch", type=click.IntRange(min=2), help="Pairs a step. [default: 2048]")
 @click.option("--learning-rate", type=float, help="Its highest value. [default: 0.005]")
 @click.option("--temperature", type=float, help="Of the softmax. [default: 0.05]")

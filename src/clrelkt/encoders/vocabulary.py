@@ -24,9 +24,12 @@ from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import DataError, SettingsError
 
 __all__ = [
+    "Alignment",
     "NewPieces",
     "Scope",
     "VocabularySettings",
+    "align_tokens",
+    "aligned_rows",
     "grow_model",
     "learn_pieces",
     "segment_rows",
@@ -34,11 +37,15 @@ __all__ = [
 ]
 
 Scope = Literal["non-ascii", "all"]
-"""Which pieces are taken: those with a letter beyond ASCII, or those with any letter."""
+"""Which pieces are taken: those with a letter beyond ASCII, or those with any letter.
+
+Pieces with a character that the encoder does not know are taken with either.
+"""
 
 _MARK = "\u2581"
 _BLOCK = 10_000
 _THREADS = 2
+_MOST_TOKEN_PAIRS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +108,11 @@ def learn_pieces(
     settings = settings or VocabularySettings()
     old = _processor(model)
     known = {old.id_to_piece(number) for number in range(old.get_piece_size())}
+    characters = frozenset(character for piece in known for character in piece)
     scores: dict[str, float] = {}
     for language, own in texts.items():
         for piece, score in _unigrams(language, own[: settings.texts], settings):
-            if piece not in known and _in_scope(piece, settings.scope):
+            if piece not in known and _in_scope(piece, settings.scope, characters):
                 scores[piece] = max(scores.get(piece, score), score)
     low, high = _score_range(old)
     # Beyond the old range the scores of unknown characters and of user-defined pieces would move,
@@ -150,6 +158,109 @@ def segment_rows(encoder: MuseEncoder, new: NewPieces) -> torch.Tensor:
         known = [number for number in inner if number != old.unk_id()]
         rows.append(table[known].mean(0) if known else mean)
     return torch.stack(rows) if rows else table[:0]
+
+
+def aligned_rows(
+    encoder: MuseEncoder,
+    new: NewPieces,
+    pairs: Iterable[tuple[Sequence[str], Sequence[str]]],
+    *,
+    rounds: int = 5,
+    longest: int = 40,
+) -> torch.Tensor:
+    """Return a first embedding of each piece from translations, shape (pieces, embedding).
+
+    It is the mean of the rows of the English tokens that the piece translates, weighted by how
+    often IBM's Model 1 (Brown et al. 1993, https://aclanthology.org/J93-2003) aligns the two. A
+    piece that nothing is aligned to gets its row of ``segment_rows``.
+
+    Args:
+        encoder: the encoder without the pieces.
+        new: the pieces.
+        pairs: for each language its English texts and as many translations.
+        rounds: of expectation and maximisation.
+        longest: texts of more tokens, on either side, are left out.
+    """
+    table = encoder.network.embedding.detach()
+    first = encoder.tokenizer.pieces
+    grown = SentencePieceTokenizer(grow_model(encoder.tokenizer.model, new))
+    summed = table.new_zeros(len(new), table.shape[1])
+    weight = table.new_zeros(len(new), 1)
+    for english, other in pairs:
+        aligned = align_tokens(
+            [ids[1:-1] for ids in grown(other)],
+            [ids[1:-1] for ids in encoder.tokenizer(english)],
+            rounds=rounds,
+            longest=longest,
+        )
+        wanted = (aligned.tokens >= first) & (aligned.translations >= 0)
+        pieces = torch.from_numpy(aligned.tokens[wanted] - first).to(table.device)
+        counts = torch.from_numpy(aligned.counts[wanted]).to(table).unsqueeze(1)
+        translations = torch.from_numpy(aligned.translations[wanted]).to(table.device)
+        for part in torch.split(torch.arange(len(pieces), device=table.device), _BLOCK * 10):
+            rows = table[translations[part]] * counts[part]
+            summed.index_add_(0, pieces[part], rows)
+        weight.index_add_(0, pieces, counts)
+    return torch.where(weight > 0, summed / weight.clamp_min(1e-12), segment_rows(encoder, new))
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How often a token is aligned to a token of its translation, three arrays of shape (kinds,).
+
+    ``tokens`` and ``translations`` hold token ids, the latter -1 for nothing at all; ``counts``
+    are expected numbers of times.
+    """
+
+    tokens: np.ndarray
+    translations: np.ndarray
+    counts: np.ndarray
+
+
+def align_tokens(
+    texts: Sequence[Sequence[int]],
+    translations: Sequence[Sequence[int]],
+    *,
+    rounds: int = 5,
+    longest: int = 40,
+) -> Alignment:
+    """Align the tokens of texts with those of their translations by IBM's Model 1.
+
+    Each token of a text is explained by one token of the translation or by nothing. Pairs with an
+    empty side or one of more than ``longest`` tokens are left out, and those beyond the first
+    20 million pairs of tokens.
+    """
+    chosen: list[int] = []
+    size = 0
+    lengths = ((len(own), len(foreign)) for own, foreign in zip(texts, translations, strict=True))
+    for number, (height, width) in enumerate(lengths):
+        if 0 < height <= longest and 0 < width <= longest:
+            size += height * (width + 1)
+            if size > _MOST_TOKEN_PAIRS:
+                break
+            chosen.append(number)
+    own_lengths = np.array([len(texts[number]) for number in chosen], dtype=np.int64)
+    foreign_lengths = np.array([len(translations[number]) + 1 for number in chosen], dtype=np.int64)
+    own = np.array([token for number in chosen for token in texts[number]], dtype=np.int64)
+    foreign = np.array(
+        [token for number in chosen for token in (-1, *translations[number])], dtype=np.int64
+    )
+    # Every token of a text meets every token of the translation, and -1, which is nothing.
+    meetings = np.repeat(foreign_lengths, own_lengths)
+    token = np.repeat(np.arange(len(own)), meetings)
+    begins = np.repeat(np.cumsum(foreign_lengths) - foreign_lengths, own_lengths)
+    places = np.arange(len(token)) + np.repeat(begins - (np.cumsum(meetings) - meetings), meetings)
+    base = int(foreign.max(initial=0)) + 2
+    kinds, kind = np.unique(own[token] * base + foreign[places] + 1, return_inverse=True)
+    explained, explaining = kinds // base, kinds % base - 1
+    counts: np.ndarray = np.ones(len(kinds))
+    probability: np.ndarray = counts
+    for _ in range(rounds):
+        likelihood = probability[kind]
+        totals = np.bincount(token, likelihood, minlength=len(own))
+        counts = np.bincount(kind, likelihood / totals[token], minlength=len(kinds))
+        probability = counts / np.bincount(explaining + 1, counts)[explaining + 1]
+    return Alignment(explained, explaining, counts)
 
 
 def with_vocabulary(
@@ -202,10 +313,17 @@ def _unigrams(
     ]
 
 
-def _in_scope(piece: str, scope: Scope) -> bool:
-    # Vowel signs of Indic scripts are marks, not letters.
-    letters = [character for character in piece if unicodedata.category(character)[0] in "LM"]
-    return any(scope == "all" or not letter.isascii() for letter in letters)
+def _in_scope(piece: str, scope: Scope, known: frozenset[str]) -> bool:
+    """Tell whether a piece has a letter of the scope, or a character that is not ``known``."""
+    # Vowel signs of Indic scripts are marks, not letters; their full stop is neither.
+    return any(
+        character not in known
+        or (
+            unicodedata.category(character)[0] in "LM"
+            and (scope == "all" or not character.isascii())
+        )
+        for character in piece
+    )
 
 
 def _score_range(processor: sentencepiece.SentencePieceProcessor) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from clrelkt.encoders.vocabulary import (
     NewPieces,
     Scope,
     VocabularySettings,
+    aligned_rows,
     learn_pieces,
     segment_rows,
     with_vocabulary,
@@ -47,6 +48,9 @@ __all__ = [
     "check_languages",
 ]
 
+Start = Literal["aligned", "segments"]
+"""What the embedding of a new piece starts as."""
+
 FORMAT = 1
 RECORD_FILE = "languages.json"
 FEWEST_PAIRS = 100
@@ -65,10 +69,11 @@ class LanguageSettings:
     """How languages are added.
 
     ``pieces``, ``scope``, ``texts`` and ``coverage`` say which pieces are learnt
-    (``VocabularySettings``). ``batch`` pairs of all languages make a step. The learning rate
-    rises to ``learning_rate`` during the share ``warm_up`` of the steps and falls to nothing
-    then (one cycle). The loss is a softmax over the batch's English vectors at ``temperature``,
-    plus ``closeness`` times 1 - cosine.
+    (``VocabularySettings``). Their embeddings start as the mean of the English ones that they
+    are ``aligned`` to, or of the ``segments`` that they replace. ``batch`` pairs of all languages
+    make a step. The learning rate rises to ``learning_rate`` during the share ``warm_up`` of the
+    steps and falls to nothing then (one cycle). The loss is a softmax over the batch's English
+    vectors at ``temperature``, plus ``closeness`` times 1 - cosine.
 
     ``caps`` is how many pairs of each kind are taken from a language at most, ``weights`` what a
     pair of the kind counts in the loss. ``held_out`` sentences of a language, or a third of them
@@ -79,6 +84,7 @@ class LanguageSettings:
     scope: Scope = "non-ascii"
     texts: int = 100_000
     coverage: float = 0.9999
+    start: Start = "aligned"
     batch: int = 2_048
     epochs: int = 12
     learning_rate: float = 5e-3
@@ -91,7 +97,11 @@ class LanguageSettings:
 
     def __post_init__(self) -> None:
         _ = self.vocabulary
-        for name in ("batch", "epochs", "learning_rate", "temperature", "held_out"):
+        if self.start not in get_args(Start):
+            raise SettingsError(f"start {self.start!r}: {' or '.join(get_args(Start))} expected")
+        if self.epochs < 0:
+            raise SettingsError(f"epochs {self.epochs}: at least 0 expected")
+        for name in ("batch", "learning_rate", "temperature", "held_out"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} {getattr(self, name)}: above 0 expected")
         if not 0 <= self.warm_up < 1 or self.closeness < 0:
@@ -245,7 +255,7 @@ def add_languages(
             settings.vocabulary,
             protected=list(kept),
         )
-        grown = with_vocabulary(start, new, segment_rows(start, new), material)
+        grown = with_vocabulary(start, new, _start_rows(start, new, material, settings), material)
         trained = _train(start, grown, new, material, settings, seed, progress)
         reports = {code: _report(part, start, trained, new) for code, part in material.items()}
     return LanguageAddition(
@@ -331,6 +341,15 @@ def _joined(first: SentencePairs, second: SentencePairs) -> SentencePairs:
     )
 
 
+def _start_rows(
+    start: MuseEncoder, new: NewPieces, material: Mapping[str, _Part], settings: LanguageSettings
+) -> torch.Tensor:
+    if settings.start == "segments":
+        return segment_rows(start, new)
+    texts = ((part.train.english, part.train.other) for part in material.values())
+    return aligned_rows(start, new, texts)
+
+
 def _train(
     start: MuseEncoder,
     grown: MuseEncoder,
@@ -340,6 +359,8 @@ def _train(
     seed: int,
     progress: bool,
 ) -> MuseEncoder:
+    if not settings.epochs:
+        return grown
     lesson = _Lesson.of(start, grown, material, settings)
     compact = grown.compact(lesson.bank.token_ids)
     assert compact.tokenizer.rows is not None
