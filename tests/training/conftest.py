@@ -22,8 +22,8 @@ from clrelkt.encoders.muse import EncoderIdentity, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.training import Recipe, Run, RunSettings, train
 from clrelkt.training.bank import TextBank, texts_of
-from clrelkt.training.methods import Material
 from clrelkt.training.recipe import recipe_from_json
+from clrelkt.training.stage_method import Material
 
 DOCUMENTS, PASSAGES, CHARACTERS = 5, 2, 150
 LANGUAGES = ("en", "de", "ru")

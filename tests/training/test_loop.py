@@ -18,8 +18,9 @@ from clrelkt.training.bank import TextBank, texts_of
 from clrelkt.training.batches import Batches
 from clrelkt.training.checkpoint import Checkpoint
 from clrelkt.training.loop import Surroundings, train_stage
-from clrelkt.training.methods import Material, StageMethod, prepare
+from clrelkt.training.methods import prepare
 from clrelkt.training.recipe import DevSettings, Optimisation, Stage, Teacher, Transfer, WarmUp
+from clrelkt.training.stage_method import Material, StageMethod
 
 MakeMaterial = Callable[..., Material]
 Log = list[dict[str, Any]]
@@ -190,6 +191,9 @@ class Spy:
         weight = sum(float(p.detach().double().sum()) for _, p in encoder.named_parameters())
         self.asked.append((epoch, weight))
         return self._method.examples(epoch, encoder)
+
+    def texts(self, examples: np.ndarray) -> np.ndarray:
+        return self._method.texts(examples)
 
     def loss(self, vectors: torch.Tensor, examples: np.ndarray) -> torch.Tensor:
         return self._method.loss(vectors, examples)

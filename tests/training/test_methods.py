@@ -13,8 +13,9 @@ from clrelkt.errors import DataError, TrainingError
 from clrelkt.mining import BM25Mining, DenseMining, mine_bm25, mine_with_encoder
 from clrelkt.objectives import TransferWeights
 from clrelkt.text import IcuWords
-from clrelkt.training.methods import Material, prepare
+from clrelkt.training.methods import prepare
 from clrelkt.training.recipe import Method, Teacher, Transfer, WarmUp
+from clrelkt.training.stage_method import Material
 
 MakeMaterial = Callable[..., Material]
 

@@ -103,7 +103,7 @@ def test_results_are_those_of_the_saved_encoders(
 ) -> None:
     test = take_split(tiny_corpus, "test")
     settings = finished_run.recipe.evaluation
-    found = read_run_results(finished_run.folder)
+    found, _ = read_run_results(finished_run.folder)
     assert list(found) == [BASELINE, ZERO_SHOT, *STAGES]
     for name in STAGES:
         loaded = load_encoder(finished_run.folder / "encoders" / name)
@@ -177,7 +177,7 @@ def test_as_deltas_of_the_published_encoder(
     assert same_weights(loaded, run.encoder)
     assert not same_weights(loaded, muse)
     expected = evaluate(loaded, take_split(tiny_corpus, "test"), recipe.evaluation, split="test")
-    assert figures(read_run_results(run.folder)["student"]) == figures(expected)
+    assert figures(read_run_results(run.folder)[0]["student"]) == figures(expected)
 
 
 @pytest.fixture

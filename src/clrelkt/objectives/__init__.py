@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from clrelkt.objectives.contrastive import (
+    anchor_loss,
+    distribution_loss,
+    paired_loss,
+    ranking_loss,
+    reverse_ranking_loss,
+)
 from clrelkt.objectives.transfer import TransferTerms, TransferWeights, transfer_loss
 from clrelkt.objectives.triplet import triplet_loss
 
-__all__ = ["TransferTerms", "TransferWeights", "transfer_loss", "triplet_loss"]
+__all__ = [
+    "TransferTerms",
+    "TransferWeights",
+    "anchor_loss",
+    "distribution_loss",
+    "paired_loss",
+    "ranking_loss",
+    "reverse_ranking_loss",
+    "transfer_loss",
+    "triplet_loss",
+]

@@ -72,6 +72,20 @@ class TextBank:
         """Return the texts of ``rows`` (texts,), on the bank's device."""
         return self._batch.select(torch.from_numpy(rows).to(self.device))
 
+    def select_partly(self, rows: np.ndarray, dropout: float, seed: int) -> RaggedBatch:
+        """Return the texts of ``rows`` (texts,) without a share ``dropout`` of their tokens.
+
+        The first and the last token of a text, its marks, always stay.
+        """
+        batch = self.select(rows)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        kept = torch.rand(batch.tokens, device=self.device, generator=generator) >= dropout
+        ends = batch.lengths.cumsum(0)
+        kept[ends - 1] = True
+        kept[ends - batch.lengths] = True
+        lengths = torch.bincount(batch.text_of_token[kept], minlength=len(batch))
+        return RaggedBatch(batch.token_ids[kept], lengths)
+
     @torch.no_grad()
     def vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:
         """Return unit vectors of the texts of ``rows``, shape (texts, dimension), no gradients."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +13,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders import TextKind, TrainableEncoder
+from clrelkt.encoders import RaggedBatch, TextKind, TrainableEncoder
 from clrelkt.errors import TrainingError
 from clrelkt.evaluation import Results, RetrievalEvaluator
 from clrelkt.training.bank import TextBank
 from clrelkt.training.batches import Batches, evaluation_steps
 from clrelkt.training.checkpoint import Checkpoint, Position
-from clrelkt.training.methods import StageMethod
 from clrelkt.training.recipe import Stage
 from clrelkt.training.schedule import Progress
+from clrelkt.training.stage_method import StageMethod
 
 __all__ = ["Surroundings", "train_stage"]
 
 _BEST = "best/"
+_AVERAGE = "average/"
+_RISE = 0.1
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -85,9 +88,13 @@ class _StageRun:
         self._optimiser = torch.optim.Adam(
             self._parameters.values(),
             lr=stage.optimisation.learning_rate,
+            betas=(0.9, stage.optimisation.adam_beta2),
             eps=stage.optimisation.adam_epsilon,
             fused=True,
         )
+        self._average: dict[str, torch.Tensor] = {}
+        if stage.optimisation.average:
+            self._average = self._copied()
         self._progress = Progress(stage.optimisation.learning_rate)
         self._best: dict[str, torch.Tensor] = {}
         self._position = Position(around.number, log_lines=around.log_lines)
@@ -119,7 +126,8 @@ class _StageRun:
         times = self._stage.dev.times_per_epoch
         marks = evaluation_steps(len(batches), times) if times else frozenset()
         for number in range(self._position.batch, len(batches)):
-            self._step(batches[number])
+            total = len(batches) * self._stage.optimisation.epochs
+            self._step(batches[number], (self._position.step + 1) / total)
             self._moved(number + 1, len(batches))
             every = self._stage.dev.every_steps
             due = self._position.step % every == 0 if every else number + 1 in marks
@@ -142,10 +150,11 @@ class _StageRun:
             np.random.default_rng(seed),
         )
 
-    def _step(self, examples: np.ndarray) -> None:
-        encoded = examples[:, : self._method.encoded_columns]
+    def _step(self, examples: np.ndarray, share: float) -> None:
+        """Take a step; ``share`` of all steps are done with it."""
+        encoded = self._method.texts(examples)
         distinct, places = np.unique(encoded, return_inverse=True)
-        vectors = self._encoder(self._bank.select(distinct))
+        vectors = self._encoder(self._selected(distinct))
         index = torch.from_numpy(places.reshape(encoded.shape)).to(vectors.device)
         loss = self._method.loss(functional.embedding(index, vectors), examples)
         value = float(loss.detach())
@@ -153,10 +162,52 @@ class _StageRun:
             raise self._diverged(f"the loss is {value}")
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._stage.optimisation.schedule == "cosine":
+            self._progress.learning_rate = _cosine(self._stage.optimisation.learning_rate, share)
         for group in self._optimiser.param_groups:
             group["lr"] = self._progress.learning_rate
         self._optimiser.step()
+        self._move_average()
         self._progress.add_loss(value)
+
+    def _selected(self, rows: np.ndarray) -> RaggedBatch:
+        dropout = self._stage.optimisation.token_dropout
+        if not dropout:
+            return self._bank.select(rows)
+        key = (self._around.seed, self._around.number, self._position.step)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        return self._bank.select_partly(rows, dropout, seed)
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if not self._average:
+            return
+        # Early steps count more, so that the start is soon forgotten.
+        steps = self._position.step + 1
+        decay = min(self._stage.optimisation.average, steps / (steps + 9))
+        averages = list(self._average.values())
+        torch._foreach_lerp_(averages, list(self._parameters.values()), 1 - decay)
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the average in the parameters' place while the block runs."""
+        if not self._average:
+            yield
+            return
+        current = self._copied()
+        self._load(self._average)
+        try:
+            yield
+        finally:
+            self._load(current)
+
+    @torch.no_grad()
+    def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            parameter.copy_(tensors[name])
 
     def _moved(self, batch: int, batches: int) -> None:
         position = self._position
@@ -183,7 +234,8 @@ class _StageRun:
                 raise self._diverged("the encoder's vectors are not finite")
             return vectors
 
-        return self._evaluator(self._encoder, finite)
+        with self._averaged():
+            return self._evaluator(self._encoder, finite)
 
     def _evaluate_start(self) -> None:
         results = self._measure()
@@ -207,7 +259,8 @@ class _StageRun:
         return verdict.stop
 
     def _keep(self) -> None:
-        self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
+        with self._averaged():
+            self._best = self._copied()
 
     def _log(self, results: Results, *, kept: bool) -> None:
         lines = self._around.log(
@@ -241,6 +294,7 @@ class _StageRun:
             tensors |= {f"{moment}/{name}": state[moment].cpu() for moment in _MOMENTS}
             tensors[f"step/{name}"] = state["step"].cpu().reshape(1)
         tensors |= {f"{_BEST}{name}": tensor.cpu() for name, tensor in self._best.items()}
+        tensors |= {f"{_AVERAGE}{name}": tensor.cpu() for name, tensor in self._average.items()}
         if self._examples is not None:
             tensors["examples"] = torch.from_numpy(self._examples).contiguous()
         return Checkpoint(self._position, self._progress.to_json(), tensors)
@@ -259,5 +313,14 @@ class _StageRun:
             }
             step = tensors[f"step/{name}"].reshape(()).to(parameter.device)
             self._optimiser.state[parameter] = state | {"step": step}
+            if self._average:
+                self._average[name] = tensors[f"{_AVERAGE}{name}"].to(parameter.device)
             if f"{_BEST}{name}" in tensors:
                 self._best[name] = tensors[f"{_BEST}{name}"].to(parameter.device)
+
+
+def _cosine(peak: float, share: float) -> float:
+    """Return the learning rate once ``share`` of all steps are done, from above 0 to 1."""
+    if share < _RISE:
+        return peak * share / _RISE
+    return peak * (1 + math.cos(math.pi * (share - _RISE) / (1 - _RISE))) / 2

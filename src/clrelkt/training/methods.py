@@ -2,14 +2,13 @@
 
 A method yields examples, one a row, whose columns are rows of a ``TextBank``: (question, positive,
 negative) for triplets, (question, document, English question) for transfer. The first
-``encoded_columns`` of them are encoded, and the method turns their vectors into a loss.
+``encoded_columns`` of them are encoded, and the method turns their vectors into a loss. A method
+may also ask for texts that are no columns, such as all passages (``training.contrastive``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,46 +17,13 @@ from clrelkt.corpora.model import Corpus, Question
 from clrelkt.encoders import TrainableEncoder
 from clrelkt.errors import DataError, TrainingError
 from clrelkt.mining import CandidateSet, DenseMiner, Granularity, Triplets, mine_bm25
-from clrelkt.objectives import transfer_loss, triplet_loss
+from clrelkt.objectives import distribution_loss, transfer_loss, triplet_loss
 from clrelkt.text import IcuWords
-from clrelkt.training.bank import TextBank
-from clrelkt.training.recipe import Method, Teacher, Transfer, WarmUp
+from clrelkt.training.contrastive import ContrastiveMethod
+from clrelkt.training.recipe import Contrastive, Method, Teacher, Transfer, WarmUp
+from clrelkt.training.stage_method import Material, StageMethod
 
-__all__ = ["Material", "StageMethod", "prepare"]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a stage works with: training questions, the corpus around them, texts, and a seed.
-
-    ``start`` is the encoder that the stage starts from; ``stage`` its number in the recipe.
-    """
-
-    corpus: Corpus
-    questions: tuple[Question, ...]
-    bank: TextBank
-    start: TrainableEncoder
-    seed: int
-    stage: int
-
-
-class StageMethod(Protocol):
-    """Examples and loss of one stage."""
-
-    encoded_columns: int
-
-    @property
-    def notes(self) -> dict[str, int]:
-        """How many questions yield no example, by reason."""
-
-    def examples(self, epoch: int, encoder: TrainableEncoder) -> np.ndarray:
-        """Return the examples of an epoch, shape (examples, columns), int64."""
-
-    def loss(self, vectors: torch.Tensor, examples: np.ndarray) -> torch.Tensor:
-        """Return the loss of a batch, a scalar.
-
-        ``vectors`` has shape (examples, encoded columns, dimension).
-        """
+__all__ = ["prepare"]
 
 
 def prepare(method: Method, material: Material) -> StageMethod:
@@ -76,6 +42,18 @@ def prepare(method: Method, material: Material) -> StageMethod:
             return _TeacherMethod(method, material)
         case Transfer():
             return _TransferMethod(method, material)
+        case Contrastive():
+            return ContrastiveMethod(method, material)
+
+
+class _ByColumns:
+    """Encodes the first columns of the examples."""
+
+    encoded_columns: int
+
+    def texts(self, examples: np.ndarray) -> np.ndarray:
+        columns: np.ndarray = examples[:, : self.encoded_columns]
+        return columns
 
 
 class _TripletRows:
@@ -105,7 +83,7 @@ class _TripletRows:
         return np.array(columns, dtype=np.int64).T
 
 
-class _WarmUpMethod:
+class _WarmUpMethod(_ByColumns):
     encoded_columns = 3
 
     def __init__(self, settings: WarmUp, material: Material) -> None:
@@ -173,7 +151,7 @@ def _others(candidates: CandidateSet, positive: str) -> tuple[str, ...]:
     return tuple(id_ for id_, owner, same in rows if owner != document and same != text)
 
 
-class _TeacherMethod:
+class _TeacherMethod(_ByColumns):
     encoded_columns = 3
 
     def __init__(self, settings: Teacher, material: Material) -> None:
@@ -202,7 +180,7 @@ def _triplets_loss(vectors: torch.Tensor, settings: WarmUp | Teacher) -> torch.T
     )
 
 
-class _TransferMethod:
+class _TransferMethod(_ByColumns):
     encoded_columns = 2
 
     def __init__(self, settings: Transfer, material: Material) -> None:
@@ -221,6 +199,10 @@ class _TransferMethod:
         questions = bank.rows((question.text for question, _ in pairs), "question")
         self._examples = np.stack([questions, documents, english], axis=1)
         self._teacher, self._place = _teacher_vectors(material, documents, english)
+        self._candidates: torch.Tensor | None = None
+        if settings.distribution is not None:
+            texts = CandidateSet.of(corpus.documents, settings.granularity).texts
+            self._candidates = bank.vectors(material.start, bank.rows(texts, "passage"))
 
     @property
     def notes(self) -> dict[str, int]:
@@ -231,13 +213,22 @@ class _TransferMethod:
 
     def loss(self, vectors: torch.Tensor, examples: np.ndarray) -> torch.Tensor:
         student_question, student_document = vectors.unbind(1)
-        return transfer_loss(
-            teacher_question=self._teacher_of(examples[:, 2]),
+        teacher_question = self._teacher_of(examples[:, 2])
+        total = transfer_loss(
+            teacher_question=teacher_question,
             teacher_document=self._teacher_of(examples[:, 1]),
             student_question=student_question,
             student_document=student_document,
             weights=self._settings.weights,
         ).total
+        distribution = self._settings.distribution
+        if distribution is None or self._candidates is None:
+            return total
+        return total + distribution.weight * distribution_loss(
+            teacher_question @ self._candidates.T,
+            student_question @ self._candidates.T,
+            temperature=distribution.temperature,
+        )
 
     def _teacher_of(self, rows: np.ndarray) -> torch.Tensor:
         places = torch.from_numpy(self._place[rows]).to(self._teacher.device)

@@ -26,9 +26,14 @@ from clrelkt.objectives import TransferWeights
 __all__ = [
     "BASELINE",
     "ZERO_SHOT",
+    "AnsweredQuestions",
+    "Contrastive",
     "DevSettings",
+    "Distribution",
+    "Measurement",
     "Method",
     "Optimisation",
+    "ParallelPairs",
     "Recipe",
     "Stage",
     "Teacher",
@@ -88,6 +93,22 @@ class Teacher:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """A fourth transfer term: the teacher's distribution over all candidates (KL divergence).
+
+    The teacher scores them for the English question, the student for the translated one; both
+    scores are cosines with the teacher's vectors of the candidates, divided by ``temperature``.
+    """
+
+    weight: float
+    temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_weights(weight=self.weight)
+        _check_temperature(self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Language knowledge transfer from the stage's start, frozen, to the student.
 
@@ -97,9 +118,118 @@ class Transfer:
 
     weights: TransferWeights
     granularity: Granularity = "document"
+    distribution: Distribution | None = None
 
 
-Method = WarmUp | Teacher | Transfer
+@dataclass(frozen=True, slots=True)
+class ParallelPairs:
+    """Sentence pairs that keep a translation beside its English sentence (in-batch softmax).
+
+    ``source`` is a path that ``find_pairs`` reads; at most ``limit`` pairs of each language and of
+    ``kinds`` are taken, after ``held_out`` sentences of each language are set aside for tests.
+    ``share`` is the number of pairs for every question of a batch.
+    """
+
+    languages: tuple[str, ...]
+    weight: float
+    source: str = "parallel"
+    kinds: tuple[str, ...] = ("sentences",)
+    limit: int = 20_000
+    held_out: int = 2_000
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_weights(weight=self.weight, share=self.share)
+        if self.limit < 1 or self.held_out < 0:
+            raise SettingsError(
+                f"limit {self.limit} and held_out {self.held_out}: at least 1 and 0 expected"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestions:
+    """More questions with the passage that answers each (``read_answer_pairs`` reads ``source``).
+
+    Their negatives are the batch's other passages of ``source`` and all passages of the corpus
+    that the stage trains on. ``share`` is their number for every question of a batch.
+    """
+
+    source: str
+    weight: float
+    share: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_weights(weight=self.weight, share=self.share)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrastive:
+    """A weighted sum of softmax losses over all passages that training questions are about.
+
+    Each of the following is the weight of a term; 0 leaves it out:
+
+    - ``questions``: a question finds its passage. ``score`` says what the softmax is over:
+      passages, or documents scored by their best passage. With ``directions`` both, a passage also
+      finds its question among the batch's. A negative whose start cosine with the question exceeds
+      ``false_negatives`` times the gold passage's is left out of the softmax.
+    - ``whole_documents``: a question finds its document, each encoded as one text.
+    - ``translated``: a question finds its passage among passages in languages drawn at random, and
+      these find their English versions.
+    - ``sentences``: each sentence of the translated passages is a question too, for its passage
+      and, where whole documents are scored, half as much for its document; ``sentence_share`` of
+      them for every question of a batch.
+    - ``english``: a question finds its English version.
+    - ``anchor``: passages (and whole documents, if they are scored) stay near the vectors that
+      they had at the start: 1 - cosine.
+    - ``pairs`` and ``answered``: more texts, see there.
+
+    ``temperature`` divides every cosine.
+    """
+
+    questions: float = 1.0
+    whole_documents: float = 0.0
+    translated: float = 0.0
+    sentences: float = 0.0
+    sentence_share: float = 1.0
+    english: float = 0.0
+    anchor: float = 0.0
+    pairs: tuple[ParallelPairs, ...] | None = None
+    answered: tuple[AnsweredQuestions, ...] | None = None
+    temperature: float = 0.05
+    score: Literal["passage", "best-passage"] = "passage"
+    directions: Literal["forward", "both"] = "forward"
+    false_negatives: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_weights(
+            questions=self.questions,
+            whole_documents=self.whole_documents,
+            translated=self.translated,
+            sentences=self.sentences,
+            sentence_share=self.sentence_share,
+            english=self.english,
+            anchor=self.anchor,
+        )
+        _check_temperature(self.temperature)
+        if self.false_negatives is not None and not self.false_negatives > 0:
+            raise SettingsError(f"false_negatives {self.false_negatives}: it must be above 0")
+        terms = (self.questions, self.whole_documents, self.translated, self.sentences)
+        if not any((*terms, self.english, self.pairs, self.answered)):
+            raise SettingsError("every term has weight 0: nothing would be learned")
+
+
+def _check_weights(**weights: float) -> None:
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise SettingsError(f"{name} {weight}: a finite number, 0 or above, expected")
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise SettingsError(f"temperature {temperature}: a finite number above 0 expected")
+
+
+Method = WarmUp | Teacher | Transfer | Contrastive
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +237,12 @@ class Optimisation:
     """Adam, and how a stage's learning rate falls.
 
     ``batch`` counts examples; ``batch_tokens``, where given, cuts a batch earlier, counting each
-    distinct text once. The rate is halved at the ``halve_first``-th bad evaluation in a row and at
-    every ``halve_every``-th after it, never below ``rate_floor`` times the initial rate.
+    distinct text once. With ``schedule`` "halve" the rate is halved at the ``halve_first``-th bad
+    evaluation in a row and at every ``halve_every``-th after it, never below ``rate_floor`` times
+    the initial rate. With "cosine" it rises over the first tenth of all steps and then falls to 0
+    along half a cosine. ``average`` is the decay of a moving average of the parameters, which then
+    is what is measured and kept (0: none). ``token_dropout`` is the share of tokens, the marks of
+    a text's ends apart, that a training step does not see.
     """
 
     epochs: int
@@ -119,8 +253,17 @@ class Optimisation:
     halve_first: int = 1
     halve_every: int = 1
     rate_floor: float = 0.0
+    schedule: Literal["halve", "cosine"] = "halve"
+    adam_beta2: float = 0.999
+    average: float = 0.0
+    token_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (0 <= self.average < 1 and 0 <= self.token_dropout < 1 and 0 < self.adam_beta2 < 1):
+            raise SettingsError(
+                f"average {self.average}, token_dropout {self.token_dropout} and adam_beta2 "
+                f"{self.adam_beta2}: all must be below 1, none negative, adam_beta2 above 0"
+            )
         if min(self.epochs, self.batch, self.halve_first, self.halve_every) < 1:
             raise SettingsError(
                 f"epochs {self.epochs}, batch {self.batch}, halve_first {self.halve_first} and "
@@ -199,6 +342,40 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """Something that is measured after training, beside the test questions themselves.
+
+    Before training and after every stage, ``kind`` is measured:
+
+    - ``retrieval``: the questions of ``corpus`` (None: the recipe's) as ``evaluation`` says;
+    - ``mixed-pool``: the same questions against passages of all languages;
+    - ``sentences``: the sentences of the gold passage;
+    - ``translations``: translations among ``held_out`` sentences of ``source``, which must be kept
+      out of training by the same number.
+
+    Only ``split`` of the corpus is asked. ``leave_out`` names documents, by id or title, that are
+    taken from the corpus, such as those whose text was trained on. ``languages`` None are all of
+    the corpus's, or of the recipe's for translations.
+    """
+
+    name: str
+    kind: Literal["retrieval", "mixed-pool", "sentences", "translations"] = "retrieval"
+    corpus: str | None = None
+    split: Literal["dev", "test", "all"] = "test"
+    languages: tuple[str, ...] | None = None
+    leave_out: tuple[str, ...] | None = None
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    source: str = "parallel"
+    held_out: int = 2_000
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise SettingsError("a measurement needs a name")
+        if self.held_out < 1:
+            raise SettingsError(f"held_out {self.held_out}: at least 1 expected")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A run, in full but for its seed."""
 
@@ -209,8 +386,12 @@ class Recipe:
     languages: tuple[str, ...] | None = None
     split_by: Literal["question", "document"] = "question"
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    measurements: tuple[Measurement, ...] | None = None
 
     def __post_init__(self) -> None:
+        names = [measurement.name for measurement in self.measurements or ()]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"recipe {self.name!r}: two measurements have the same name")
         seen: list[str] = []
         for stage in self.stages:
             if stage.name in seen:
@@ -261,7 +442,7 @@ class Recipe:
 
 
 _METHODS: Mapping[str, type[Method]] = types.MappingProxyType(
-    {"warm-up": WarmUp, "teacher": Teacher, "transfer": Transfer}
+    {"warm-up": WarmUp, "teacher": Teacher, "transfer": Transfer, "contrastive": Contrastive}
 )
 
 
@@ -305,7 +486,7 @@ def recipe_from_json(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, WarmUp | Teacher | Transfer):
+    if isinstance(value, WarmUp | Teacher | Transfer | Contrastive):
         kind = next(name for name, method in _METHODS.items() if isinstance(value, method))
         return {"kind": kind} | _plain_fields(value)
     if dataclasses.is_dataclass(value):

@@ -14,24 +14,31 @@ from typing import Any
 from clrelkt.corpora import load_corpus
 from clrelkt.errors import TrainingError
 from clrelkt.evaluation import Results, SeedSummary, aggregate
+from clrelkt.evaluation.seeds import over_seeds
 from clrelkt.files import storage_errors, write_json
 from clrelkt.training.environment import describe_environment
 from clrelkt.training.recipe import Recipe
-from clrelkt.training.run import ZERO_SHOT, RunSettings, read_run_results, train
+from clrelkt.training.run import ZERO_SHOT, Measured, RunSettings, read_run_results, train
 
 __all__ = ["FORMAT", "Reproduction", "reproduce"]
 
 FORMAT = 1
 
+_Found = tuple[Mapping[str, Results], Measured]
+
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Results of every seed, by stage; ``results[stage][i]`` belongs to ``seeds[i]``."""
+    """Results of every seed, by stage; ``results[stage][i]`` belongs to ``seeds[i]``.
+
+    ``measured[i]`` holds what else seed ``i`` measured, by measurement, stage and name.
+    """
 
     recipe: Recipe
     seeds: tuple[int, ...]
     split_seed: int
     results: Mapping[str, tuple[Results, ...]]
+    measured: tuple[Measured, ...] = ()
 
     def summaries(self) -> dict[str, SeedSummary]:
         """Return mean and interval of every stage."""
@@ -40,7 +47,7 @@ class Reproduction:
     def to_json(self, command: str) -> dict[str, Any]:
         """Return everything that a reader needs to check or repeat it; ``command`` repeats it."""
         first = next(iter(self.results.values()))[0]
-        return {
+        record = {
             "format": FORMAT,
             "command": command,
             "recipe": self.recipe.to_json(),
@@ -57,6 +64,28 @@ class Reproduction:
                 for stage, results in self.results.items()
             },
         }
+        tests = self._tests()
+        return record | {"tests": tests} if tests else record
+
+    def _tests(self) -> dict[str, Any]:
+        """Return the measurements' numbers by name and stage: every seed's, and their summary."""
+        if not self.measured:
+            return {}
+        return {
+            name: {
+                stage: _summarised([own[name][stage] for own in self.measured]) for stage in stages
+            }
+            for name, stages in self.measured[0].items()
+        }
+
+
+def _summarised(per_seed: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    return {
+        "per_seed": [dict(values) for values in per_seed],
+        "summary": {
+            key: over_seeds([values[key] for values in per_seed]).to_json() for key in per_seed[0]
+        },
+    }
 
 
 def reproduce(
@@ -78,22 +107,24 @@ def reproduce(
     ]
     if jobs > 1:
         _run_processes(recipe, settings, missing, jobs)
-        rows: list[Mapping[str, Results]] = [read_run_results(folder) for folder in folders]
+        rows: list[_Found] = [read_run_results(folder) for folder in folders]
     else:
         done = _run_here(recipe, settings, missing)
         rows = [done[path] if path in done else read_run_results(path) for path in folders]
-    stages = {stage: tuple(row[stage] for row in rows) for stage in rows[0]}
-    return Reproduction(recipe, tuple(seeds), settings.split_seed, stages)
+    stages = {stage: tuple(results[stage] for results, _ in rows) for stage in rows[0][0]}
+    measured = tuple(own for _, own in rows if own)
+    return Reproduction(recipe, tuple(seeds), settings.split_seed, stages, measured)
 
 
 def _run_here(
     recipe: Recipe, settings: RunSettings, missing: Sequence[tuple[int, Path]]
-) -> dict[Path, Mapping[str, Results]]:
+) -> dict[Path, _Found]:
     corpus = load_corpus(recipe.corpus) if missing else None
-    done: dict[Path, Mapping[str, Results]] = {}
+    done: dict[Path, _Found] = {}
     for seed, folder in missing:
         own = replace(settings, output=folder, seed=seed, resume=True)
-        done[folder] = train(recipe, own, corpus).results
+        run = train(recipe, own, corpus)
+        done[folder] = run.results, run.measured
     return done
 
 

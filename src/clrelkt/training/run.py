@@ -43,14 +43,20 @@ from clrelkt.training.checkpoint import (
 from clrelkt.training.device import choose_device, matrix_precision
 from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
-from clrelkt.training.methods import Material, prepare
+from clrelkt.training.measurements import measure
+from clrelkt.training.methods import prepare
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
+from clrelkt.training.stage_method import Material
+from clrelkt.training.supplies import load_supplies
 
 __all__ = ["BASELINE", "ZERO_SHOT", "Run", "RunSettings", "read_run_results", "train"]
 
 FORMAT = 1
 
 E = TypeVar("E", bound=TrainableEncoder)
+
+Measured = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Numbers by measurement, stage and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,16 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, the last stage's encoder, and results by stage."""
+    """A finished run: its folder, the last stage's encoder, and results by stage.
+
+    ``measured`` holds the recipe's measurements by name, encoder and value.
+    """
 
     folder: Path
     encoder: TrainableEncoder
     results: Mapping[str, Results]
     recipe: Recipe
+    measured: Measured
 
 
 def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -> Run:
@@ -111,8 +121,8 @@ def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -
     return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base).run()
 
 
-def read_run_results(folder: Path) -> dict[str, Results]:
-    """Return the test results of a complete run, by stage.
+def read_run_results(folder: Path) -> tuple[dict[str, Results], Measured]:
+    """Return the test results of a complete run by stage, and what else was measured.
 
     Raises:
         TrainingError: the run is not complete, or its results cannot be read.
@@ -121,7 +131,8 @@ def read_run_results(folder: Path) -> dict[str, Results]:
     record = _read_json(path)
     if not isinstance(record.get("results"), dict):
         raise TrainingError(f"{path} holds no results of a run")
-    return {name: Results.from_json(result) for name, result in record["results"].items()}
+    results = {name: Results.from_json(result) for name, result in record["results"].items()}
+    return results, record.get("measured", {})
 
 
 class _Runner(Generic[E]):
@@ -137,6 +148,10 @@ class _Runner(Generic[E]):
             languages = self._languages(stage)
             self._splits.train.in_languages(languages)
             self._splits.dev.in_languages(languages)
+        self._supplies = {
+            stage.name: load_supplies(stage.method, self._splits.train, self._languages(stage))
+            for stage in recipe.stages
+        }
 
     def run(self) -> Run:
         with _locked(self._folder), matrix_precision(self._device):
@@ -146,11 +161,11 @@ class _Runner(Generic[E]):
                 if not self._kept_path(stage).exists():
                     with clock.measure(stage.name) as write_clock:
                         self._train_stage(number, stage, write_clock)
-            results = self._evaluate_all(clock)
+            results, measured = self._evaluate_all(clock)
             last = self._recipe.stages[-1]
             encoder = self._stage_encoder(last).renamed(str(self._encoder_path(last)))
             self._tidy_up()
-        return Run(self._folder, encoder, results, self._recipe)
+        return Run(self._folder, encoder, results, self._recipe, measured)
 
     def _begin(self) -> None:
         described = {
@@ -158,7 +173,7 @@ class _Runner(Generic[E]):
             "recipe": self._recipe.to_json(),
             "seed": self._settings.seed,
             "split_seed": self._settings.split_seed,
-            "corpus": {"name": self._corpus.name, "sha256": _fingerprint(self._corpus)},
+            "corpus": {"name": self._corpus.name, "sha256": self._fingerprint()},
             "weights": self._base.weights,
             "weights_sha256": weights_digest(dict(self._base.named_parameters())),
             "device": self._device.type,
@@ -180,6 +195,15 @@ class _Runner(Generic[E]):
             self._tidy_up()
             raise TrainingError(f"the run in {self._folder} is complete; nothing is left to resume")
 
+    def _fingerprint(self) -> str:
+        """Return a digest of all that training and evaluation see."""
+        digest = _corpus_digest(self._corpus)
+        for supplies in self._supplies.values():
+            for texts in (supplies.question_texts, supplies.passage_texts):
+                for text in texts:
+                    digest.update(repr(text).encode())
+        return digest.hexdigest()
+
     def _tidy_up(self) -> None:
         """Remove what only an unfinished run needs."""
         clear_checkpoints(self._folder)
@@ -195,7 +219,11 @@ class _Runner(Generic[E]):
         return self._folder / "encoders" / stage.name
 
     def _texts(self) -> tuple[list[str], list[str]]:
-        return texts_of((self._splits.train, self._splits.dev))
+        questions, candidates = texts_of((self._splits.train, self._splits.dev))
+        for supplies in self._supplies.values():
+            questions += supplies.question_texts
+            candidates += supplies.passage_texts
+        return list(dict.fromkeys(questions)), list(dict.fromkeys(candidates))
 
     def _compact(self, start: str | None) -> E:
         """Return the encoder that a stage starts from, with the run's vocabulary alone."""
@@ -221,6 +249,7 @@ class _Runner(Generic[E]):
             start=start,
             seed=self._settings.seed,
             stage=number,
+            supplies=self._supplies[stage.name],
         )
         method = prepare(stage.method, material)
         log.note(stage, method.notes, started=checkpoint is None)
@@ -259,7 +288,7 @@ class _Runner(Generic[E]):
         # Relative to the run folder, so that results do not depend on where it lies.
         return encoder.renamed(str(self._encoder_path(stage).relative_to(self._folder)))
 
-    def _evaluate_all(self, clock: _Clock) -> dict[str, Results]:
+    def _evaluate_all(self, clock: _Clock) -> tuple[dict[str, Results], Measured]:
         test = self._splits.test
         settings = self._recipe.evaluation
         with clock.measure("test"):
@@ -268,22 +297,26 @@ class _Runner(Generic[E]):
                 results[BASELINE] = evaluate_bm25(
                     test, settings, IcuWords(), split="test", known=self._base.languages
                 )
-            results[ZERO_SHOT] = evaluate(self._base, test, settings, split="test")
-            for stage in self._recipe.stages:
-                encoder = self._stage_encoder(stage)
-                results[stage.name] = evaluate(encoder, test, settings, split="test")
-        write_json(
-            self._folder / "results.json",
-            {
-                "format": FORMAT,
-                "seed": self._settings.seed,
-                "split_seed": self._settings.split_seed,
-                "results": {
-                    name: result.to_json(with_ranks=True) for name, result in results.items()
-                },
-            },
-        )
-        return results
+            encoders: dict[str, E] = {ZERO_SHOT: self._base}
+            encoders |= {stage.name: self._stage_encoder(stage) for stage in self._recipe.stages}
+            for name, encoder in encoders.items():
+                results[name] = evaluate(encoder, test, settings, split="test")
+            measured = {
+                wanted.name: measure(
+                    wanted, encoders, self._recipe, self._corpus, self._settings.split_seed
+                )
+                for wanted in self._recipe.measurements or ()
+            }
+        record = {
+            "format": FORMAT,
+            "seed": self._settings.seed,
+            "split_seed": self._settings.split_seed,
+            "results": {name: result.to_json(with_ranks=True) for name, result in results.items()},
+        }
+        if measured:
+            record["measured"] = measured
+        write_json(self._folder / "results.json", record)
+        return results, measured
 
 
 def _foreign(corpus: Corpus) -> tuple[str, ...]:
@@ -311,8 +344,7 @@ def _has_translations(corpus: Corpus) -> bool:
     return any(corpus.translation(question, own) is not None for question in corpus.questions)
 
 
-def _fingerprint(corpus: Corpus) -> str:
-    """Return a digest of all that training and evaluation see of a corpus."""
+def _corpus_digest(corpus: Corpus) -> hashlib._Hash:
     digest = hashlib.sha256()
     for question in corpus.questions:
         seen = (question.id, question.language, question.text, question.parallel_id)
@@ -321,7 +353,7 @@ def _fingerprint(corpus: Corpus) -> str:
         passages = tuple((passage.id, passage.text) for passage in document.passages)
         digest.update(repr((document.id, passages)).encode())
     digest.update(repr(sorted(corpus.pools.items())).encode())
-    return digest.hexdigest()
+    return digest
 
 
 def _load_tensors(path: Path, encoder: TrainableEncoder) -> None:

@@ -41,7 +41,8 @@ class Progress:
             return Verdict(keep=True, stop=False)
         self.bad += 1
         since_first = self.bad - optimisation.halve_first
-        if since_first >= 0 and since_first % optimisation.halve_every == 0:
+        halves = optimisation.schedule == "halve"
+        if halves and since_first >= 0 and since_first % optimisation.halve_every == 0:
             floor = optimisation.learning_rate * optimisation.rate_floor
             self.learning_rate = max(self.learning_rate / 2, floor)
         stop = self.bad >= dev.patience and epoch >= dev.first_stop_epoch
