@@ -9,10 +9,13 @@ model begins with the old one, byte by byte, and every old piece keeps its id an
 from __future__ import annotations
 
 import io
+import os
 import struct
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal, get_args
 
 import numpy as np
@@ -110,8 +113,12 @@ def learn_pieces(
     known = {old.id_to_piece(number) for number in range(old.get_piece_size())}
     characters = frozenset(character for piece in known for character in piece)
     scores: dict[str, float] = {}
-    for language, own in texts.items():
-        for piece, score in _unigrams(language, own[: settings.texts], settings):
+    # SentencePiece lets go of the interpreter while it learns: languages are learnt side by side.
+    workers = max(1, min(len(texts), (os.cpu_count() or 1) // _THREADS))
+    with ThreadPoolExecutor(workers) as pool:
+        learnt = list(pool.map(_unigrams, texts, texts.values(), repeat(settings)))
+    for found in learnt:
+        for piece, score in found:
             if piece not in known and _in_scope(piece, settings.scope, characters):
                 scores[piece] = max(scores.get(piece, score), score)
     low, high = _score_range(old)
@@ -291,7 +298,7 @@ def _unigrams(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=iter(texts[: settings.texts]),
             model_writer=model,
             model_type="unigram",
             vocab_size=settings.pieces,

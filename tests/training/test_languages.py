@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clrelkt.corpora.pairs import SentencePairs, drop_shared, find_pairs
+from clrelkt.encoders import MuseEncoder, load_encoder
+from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.errors import DataError, SettingsError, StorageError, TrainingError
+from clrelkt.training.languages import (
+    LanguageAddition,
+    LanguageSettings,
+    _learning_rate,
+    _loss,
+    add_languages,
+)
+
+SMALL = LanguageSettings(pieces=400, epochs=2, batch=256)
+
+
+@pytest.fixture(scope="module")
+def greek(data_folder: Path) -> SentencePairs:
+    pairs = find_pairs([data_folder / "parallel"], ["el"])["el"]
+    sentences = [n for n, source in enumerate(pairs.sources) if source == "tatoeba"]
+    return pairs.select(sentences[:1500])
+
+
+@pytest.fixture(scope="module")
+def known(data_folder: Path) -> dict[str, list[str]]:
+    codes = ["ja", "ko", "de", "th"]
+    found = find_pairs([data_folder / "parallel"], codes)
+    return {code: list(found[code].other[:300]) for code in codes}
+
+
+@pytest.fixture(scope="module")
+def addition(greek: SentencePairs, known: dict[str, list[str]]) -> LanguageAddition:
+    protected = [text for texts in known.values() for text in texts]
+    return add_languages(load_encoder("muse"), {"el": greek}, SMALL, protected=protected)
+
+
+def some_pairs(count: int, language: str = "el") -> SentencePairs:
+    return SentencePairs(
+        language,
+        tuple(f"word {n}" for n in range(count)),
+        tuple(f"λέξη {n}" for n in range(count)),
+        ("x",) * count,
+        ("sentences",) * count,
+    )
+
+
+class TestAddition:
+    def test_translations_are_found_that_were_not(self, addition: LanguageAddition) -> None:
+        report = addition.reports["el"]
+        assert report.before.translation.pairs == 500
+        assert report.before.translation.to_english < 0.05
+        assert report.after.translation.to_english > 0.15
+        assert report.after.unknown < 0.3 * report.before.unknown
+        assert report.after.tokens_per_word < 0.8 * report.before.tokens_per_word
+        assert sum(report.pairs.values()) <= 1000
+
+    def test_what_it_knew_is_as_before(
+        self,
+        addition: LanguageAddition,
+        muse: MuseEncoder,
+        known: dict[str, list[str]],
+        greek: SentencePairs,
+    ) -> None:
+        for texts in (*known.values(), greek.english[:300]):
+            assert addition.encoder.tokenizer(texts) == muse.tokenizer(texts)
+            assert np.array_equal(addition.encoder.encode(texts[:20]), muse.encode(texts[:20]))
+
+    def test_only_new_rows_differ(self, addition: LanguageAddition, muse: MuseEncoder) -> None:
+        got = dict(addition.encoder.network.named_parameters())
+        for name, expected in muse.network.named_parameters():
+            if name == "embedding":
+                assert torch.equal(got[name][:128_000], expected[:128_000])
+            else:
+                assert torch.equal(got[name], expected)
+        assert all(parameter.requires_grad for parameter in got.values())
+        assert addition.encoder.languages == muse.languages | {"el"}
+
+    def test_it_is_saved_with_its_record(self, addition: LanguageAddition, tmp_path: Path) -> None:
+        folder = tmp_path / "greek"
+        addition.save(folder)
+        loaded = load_encoder(folder)
+        texts = ["η γάτα κοιμάται", "the cat sleeps"]
+        assert np.array_equal(loaded.encode(texts), addition.encoder.encode(texts))
+        record = json.loads((folder / "languages.json").read_text())
+        assert record["languages"]["el"]["pairs"]["tatoeba"] > 900
+        assert record["settings"]["pieces"] == 400
+        assert record["environment"]["packages"]["sentencepiece"]
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full/thesis.txt").write_text("precious")
+        with pytest.raises(StorageError, match="no encoder"):
+            addition.save(tmp_path / "full")
+
+    def test_seed_and_pairs_decide_everything(self, greek: SentencePairs) -> None:
+        few = greek.select(range(300))
+        settings = LanguageSettings(pieces=150, epochs=1, batch=64)
+        runs = [
+            add_languages(load_encoder("muse"), {"el": few}, settings, seed=seed)
+            for seed in (1, 1, 2)
+        ]
+        tables = [run.encoder.network.embedding for run in runs]
+        assert torch.equal(tables[0], tables[1])
+        assert tables[0].shape != tables[2].shape or not torch.equal(tables[0], tables[2])
+
+    def test_extra_pairs_are_trained_on_but_never_held_out(self, greek: SentencePairs) -> None:
+        few, extra = greek.select(range(300)), greek.select(range(200, 400))
+        settings = LanguageSettings(pieces=150, epochs=0)
+        report = add_languages(
+            load_encoder("muse"), {"el": few}, settings, extra={"el": extra}
+        ).reports["el"]
+        assert 100 <= report.extra <= 200
+        assert report.before.translation.pairs == 100
+        assert report.pairs["tatoeba"] <= 200 + report.extra
+
+
+class TestRefusals:
+    def test_languages_that_it_knows(self, muse: MuseEncoder) -> None:
+        with pytest.raises(SettingsError, match="knows de already"):
+            add_languages(muse, {"de": some_pairs(500, "de")})
+
+    def test_no_language(self, muse: MuseEncoder) -> None:
+        with pytest.raises(SettingsError, match="no language"):
+            add_languages(muse, {})
+
+    def test_too_few_pairs(self, muse: MuseEncoder) -> None:
+        with pytest.raises(DataError, match="'el': 99 sentence pairs; at least 100"):
+            add_languages(muse, {"el": some_pairs(99)})
+
+    def test_a_learning_rate_that_leads_nowhere(self, greek: SentencePairs) -> None:
+        settings = LanguageSettings(pieces=150, epochs=1, batch=64, learning_rate=1e38)
+        with pytest.raises(TrainingError, match="Lower the learning rate"):
+            add_languages(load_encoder("muse"), {"el": greek.select(range(300))}, settings)
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"batch": 0},
+            {"epochs": -1},
+            {"learning_rate": 0.0},
+            {"temperature": math.nan},
+            {"closeness": -1.0},
+            {"warm_up": 1.0},
+            {"pieces": 0},
+            {"scope": "some"},
+            {"start": "nowhere"},
+            {"caps": {"novels": 3}},
+            {"weights": {"docs": -1.0}},
+        ],
+    )
+    def test_settings(self, values: dict[str, object]) -> None:
+        with pytest.raises(SettingsError):
+            LanguageSettings(**values)  # type: ignore[arg-type]
+
+
+class TestLoss:
+    def test_by_hand(self) -> None:
+        settings = LanguageSettings(temperature=0.5, closeness=3.0)
+        vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        targets = torch.tensor([[0.8, 0.6], [0.0, 1.0]])
+        loss = _loss(vectors, targets, torch.tensor([4, 5]), torch.tensor([1.0, 3.0]), settings)
+        first = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(0.0))) + 3 * (1 - 0.8)
+        second = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(1.92))) + 3 * (1 - 0.8)
+        assert float(loss) == pytest.approx((first + 3 * second) / 4, rel=1e-5)
+
+    def test_the_same_english_text_is_no_negative(self) -> None:
+        settings = LanguageSettings(closeness=0.0)
+        vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+        targets = torch.tensor([[0.8, 0.6], [0.8, 0.6]])
+        loss = _loss(vectors, targets, torch.tensor([7, 7]), torch.ones(2), settings)
+        assert float(loss) == pytest.approx(0.0)
+
+    def test_one_cycle(self) -> None:
+        settings = LanguageSettings(learning_rate=2.0, warm_up=0.25)
+        assert _learning_rate(0.0, settings) == pytest.approx(0.08)
+        assert _learning_rate(0.25, settings) == pytest.approx(2.0)
+        assert _learning_rate(0.625, settings) == pytest.approx(1.0)
+        assert _learning_rate(1.0, settings) == pytest.approx(0.0)
+        rates = [_learning_rate(step / 100, settings) for step in range(101)]
+        assert rates[:26] == sorted(rates[:26])
+        assert rates[25:] == sorted(rates[25:], reverse=True)
+
+
+def test_extra_pairs_lose_what_is_held_out() -> None:
+    pairs, held = some_pairs(10), some_pairs(3)
+    assert drop_shared(pairs, held).english == pairs.english[3:]
+
+
+def test_frozen_kernels_change_no_other_gradient(muse: MuseEncoder) -> None:
+    ids = muse.tokenize(["the cat sat on the mat", "a dog"]).token_ids
+    found = []
+    for frozen in (False, True):
+        encoder = muse.compact(ids)
+        if frozen:
+            encoder.requires_grad_(False)
+            encoder.network.embedding.requires_grad_(True)
+        batch: RaggedBatch = encoder.tokenize(["the cat sat on the mat", "a dog"])
+        encoder(batch)[:, :7].sum().backward()
+        found.append(encoder.network.embedding.grad)
+        assert (encoder.network.get_parameter("convolution_2_window_3").grad is None) is frozen
+    assert torch.equal(found[0], found[1])
