@@ -100,15 +100,13 @@ class TestAddition:
             addition.save(tmp_path / "full")
 
     def test_seed_and_pairs_decide_everything(self, greek: SentencePairs) -> None:
-        few = greek.select(range(300))
-        settings = LanguageSettings(pieces=150, epochs=1, batch=64)
+        few = greek.select(range(120))
+        settings = LanguageSettings(pieces=100, epochs=1, batch=32)
         runs = [
-            add_languages(load_encoder("muse"), {"el": few}, settings, seed=seed)
-            for seed in (1, 1, 2)
+            add_languages(load_encoder("muse"), {"el": few}, settings, seed=1) for _ in range(2)
         ]
-        tables = [run.encoder.network.embedding for run in runs]
-        assert torch.equal(tables[0], tables[1])
-        assert tables[0].shape != tables[2].shape or not torch.equal(tables[0], tables[2])
+        assert torch.equal(runs[0].encoder.network.embedding, runs[1].encoder.network.embedding)
+        assert runs[0].reports == runs[1].reports
 
     def test_extra_pairs_are_trained_on_but_never_held_out(self, greek: SentencePairs) -> None:
         few, extra = greek.select(range(300)), greek.select(range(200, 400))
@@ -135,9 +133,9 @@ class TestRefusals:
             add_languages(muse, {"el": some_pairs(99)})
 
     def test_a_learning_rate_that_leads_nowhere(self, greek: SentencePairs) -> None:
-        settings = LanguageSettings(pieces=150, epochs=1, batch=64, learning_rate=1e38)
+        settings = LanguageSettings(pieces=100, epochs=1, batch=32, learning_rate=1e38)
         with pytest.raises(TrainingError, match="Lower the learning rate"):
-            add_languages(load_encoder("muse"), {"el": greek.select(range(300))}, settings)
+            add_languages(load_encoder("muse"), {"el": greek.select(range(120))}, settings)
 
     @pytest.mark.parametrize(
         "values",
