@@ -70,6 +70,11 @@ def languages() -> None:
     help="Sentences of each language to measure with. [default: 2000]",
 )
 @click.option(
+    "--held-out-source",
+    metavar="NAME",
+    help="Hold out pairs from this source alone, as the third column of the TSV files names it.",
+)
+@click.option(
     "--questions",
     metavar="NAME|PATH",
     help="A corpus whose training questions are aligned with their English ones as well.",

@@ -19,6 +19,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "demo": ("clrelkt.cli.demo:demo", "Run the whole method on the bundled corpus."),
         "reproduce": ("clrelkt.cli.reproduce:reproduce", "Carry out an experiment of the paper."),
         "train": ("clrelkt.cli.train:train", "Train by a recipe."),
+        "ablate": ("clrelkt.cli.ablate:ablate", "Change a recipe's parts one at a time."),
         "languages": (
             "clrelkt.cli.languages:languages",
             "Teach an encoder languages that it has never seen.",

@@ -19,6 +19,7 @@ __all__ = ["train"]
 @click.option("--stage", metavar="NAME", help="Train up to this stage, with what it builds on.")
 @click.option("--corpus", metavar="NAME|PATH", help="Train on this corpus, not on the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on with the run that was stopped in the folder.")
+@click.option("--dev-only", is_flag=True, help="Look at no test question; end with what dev says.")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def train(
@@ -27,6 +28,7 @@ def train(
     stage: str | None,
     corpus: str | None,
     resume: bool,
+    dev_only: bool,
     encoder: str | None,
     output: Path | None,
     split_by: Any,
@@ -58,6 +60,7 @@ def train(
         device=device,
         save_form=save_form,
         checkpoint_seconds=checkpoint_seconds,
+        dev_only=dev_only,
     )
     run = run_recipe(chosen, settings)
     if as_json:
@@ -67,5 +70,6 @@ def train(
     from clrelkt.cli.show import show_stages
     from clrelkt.evaluation import aggregate
 
-    show_stages({name: aggregate([result]) for name, result in run.results.items()})
+    if run.results:
+        show_stages({name: aggregate([result]) for name, result in run.results.items()})
     click.echo(f"the run, its log and its encoders: {run.folder}")

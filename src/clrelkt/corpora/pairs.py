@@ -158,9 +158,15 @@ def pair_languages(paths: Sequence[Path]) -> tuple[str, ...]:
 
 
 def hold_out(
-    pairs: SentencePairs, count: int, seed: int = 0, kinds: Sequence[str] = ("sentences",)
+    pairs: SentencePairs,
+    count: int,
+    seed: int = 0,
+    kinds: Sequence[str] = ("sentences",),
+    source: str | None = None,
 ) -> tuple[SentencePairs, SentencePairs]:
     """Draw ``count`` pairs of ``kinds`` for a test and return (rest, held out).
+
+    With ``source`` they are pairs from there alone.
 
     The held-out pairs differ from each other on both sides, and no pair of the rest shares its
     English or its other text with one of them; letter case and white space make no difference.
@@ -169,7 +175,11 @@ def hold_out(
     Raises:
         DataError: there are fewer such pairs.
     """
-    wanted = [number for number, kind in enumerate(pairs.kinds) if kind in kinds]
+    wanted = [
+        number
+        for number, (kind, place) in enumerate(zip(pairs.kinds, pairs.sources, strict=True))
+        if kind in kinds and source in (None, place)
+    ]
     wanted.sort(key=lambda number: _draw(seed, pairs.english[number], pairs.other[number]))
     held: list[int] = []
     english: set[str] = set()
@@ -184,8 +194,8 @@ def hold_out(
             other.add(translated)
     if len(held) < count:
         raise DataError(
-            f"language {pairs.language!r}: {count} pairs of {' '.join(kinds)} to be held out, "
-            f"but only {len(held)} differ on both sides"
+            f"language {pairs.language!r}: {count} pairs of {source or ' '.join(kinds)} to be held "
+            f"out, but only {len(held)} differ on both sides"
         )
     drawn = pairs.select(held)
     return drop_shared(pairs, drawn), drawn

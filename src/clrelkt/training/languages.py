@@ -77,7 +77,8 @@ class LanguageSettings:
 
     ``caps`` is how many pairs of each kind are taken from a language at most, ``weights`` what a
     pair of the kind counts in the loss. ``held_out`` sentences of a language, or a third of them
-    where there are not three times as many, are kept to measure it.
+    where there are not three times as many, are kept to measure it; with ``held_out_source``
+    sentences from there alone, at most half of them.
     """
 
     pieces: int = 12_000
@@ -92,6 +93,7 @@ class LanguageSettings:
     temperature: float = 0.05
     closeness: float = 20.0
     held_out: int = 2_000
+    held_out_source: str | None = None
     caps: Mapping[str, int] = field(default_factory=lambda: _CAPS)
     weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
 
@@ -239,7 +241,7 @@ def add_languages(
     Raises:
         SettingsError: the encoder knows a language already, or there is no such device.
         DataError: a language has fewer than 100 pairs.
-        TrainingError: the loss is not a number.
+        TrainingError: there is no new piece to train, or the loss is not a number.
     """
     settings = settings or LanguageSettings()
     place = choose_device(device)
@@ -255,6 +257,11 @@ def add_languages(
             settings.vocabulary,
             protected=list(kept),
         )
+        if not len(new):
+            raise TrainingError(
+                f"no new pieces were found for {', '.join(material)}: {start.name} has all of scope "
+                f"{settings.scope!r}. Use scope 'all', or more pieces or pairs"
+            )
         grown = with_vocabulary(start, new, _start_rows(start, new, material, settings), material)
         trained = _train(start, grown, new, material, settings, seed, progress)
         reports = {code: _report(part, start, trained, new) for code, part in material.items()}
@@ -306,13 +313,18 @@ def _material(
 ) -> dict[str, _Part]:
     material = {}
     for code, own in pairs.items():
-        sentences = own.kinds.count(KINDS[0])
+        source = settings.held_out_source
+        sentences = sum(
+            kind == KINDS[0] and source in (None, place)
+            for kind, place in zip(own.kinds, own.sources, strict=True)
+        )
         if sentences < 3:
             raise DataError(
-                f"language {code!r}: {sentences} of the {len(own)} pairs are sentences; some are "
-                "needed to measure what was learnt"
+                f"language {code!r}: {sentences} of the {len(own)} pairs are sentences"
+                f"{f' from {source}' if source else ''}; some are needed to measure what was learnt"
             )
-        rest, held = hold_out(own, min(settings.held_out, sentences // 3), seed)
+        count = min(settings.held_out, sentences // (2 if source else 3))
+        rest, held = hold_out(own, count, seed, source=source)
         train = _capped(rest, settings, seed)
         more = drop_shared(extra[code], held) if code in extra else train.select(())
         material[code] = _Part(_joined(train, more), held, len(more))

@@ -20,7 +20,7 @@ from clrelkt.training.environment import describe_environment
 from clrelkt.training.recipe import Recipe
 from clrelkt.training.run import ZERO_SHOT, Measured, RunSettings, read_run_results, train
 
-__all__ = ["FORMAT", "Reproduction", "reproduce"]
+__all__ = ["FORMAT", "Reproduction", "reproduce", "summarised"]
 
 FORMAT = 1
 
@@ -73,13 +73,14 @@ class Reproduction:
             return {}
         return {
             name: {
-                stage: _summarised([own[name][stage] for own in self.measured]) for stage in stages
+                stage: summarised([own[name][stage] for own in self.measured]) for stage in stages
             }
             for name, stages in self.measured[0].items()
         }
 
 
-def _summarised(per_seed: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summarised(per_seed: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return every seed's values, and mean and interval of each, as a record has them."""
     return {
         "per_seed": [dict(values) for values in per_seed],
         "summary": {

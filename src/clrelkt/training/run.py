@@ -65,7 +65,8 @@ class RunSettings:
 
     ``seed`` decides every random choice of training, ``split_seed`` which questions are dev and
     test: runs that differ in ``seed`` alone are tested on the same questions. ``save_form`` is how
-    encoders are written.
+    encoders are written. With ``dev_only`` no test question is looked at: the run ends with the
+    recipe's measurements on dev.
     """
 
     output: Path
@@ -76,6 +77,7 @@ class RunSettings:
     save_form: SaveForm = "delta"
     checkpoint_seconds: float = 60.0
     progress: bool = True
+    dev_only: bool = False
 
     def __post_init__(self) -> None:
         if min(self.seed, self.split_seed, self.checkpoint_seconds) < 0:
@@ -289,23 +291,16 @@ class _Runner(Generic[E]):
         return encoder.renamed(str(self._encoder_path(stage).relative_to(self._folder)))
 
     def _evaluate_all(self, clock: _Clock) -> tuple[dict[str, Results], Measured]:
-        test = self._splits.test
-        settings = self._recipe.evaluation
         with clock.measure("test"):
-            results: dict[str, Results] = {}
-            if _has_translations(test):
-                results[BASELINE] = evaluate_bm25(
-                    test, settings, IcuWords(), split="test", known=self._base.languages
-                )
             encoders: dict[str, E] = {ZERO_SHOT: self._base}
             encoders |= {stage.name: self._stage_encoder(stage) for stage in self._recipe.stages}
-            for name, encoder in encoders.items():
-                results[name] = evaluate(encoder, test, settings, split="test")
+            results = {} if self._settings.dev_only else self._test(encoders)
             measured = {
                 wanted.name: measure(
                     wanted, encoders, self._recipe, self._corpus, self._settings.split_seed
                 )
                 for wanted in self._recipe.measurements or ()
+                if wanted.split == "dev" or not self._settings.dev_only
             }
         record = {
             "format": FORMAT,
@@ -317,6 +312,17 @@ class _Runner(Generic[E]):
             record["measured"] = measured
         write_json(self._folder / "results.json", record)
         return results, measured
+
+    def _test(self, encoders: Mapping[str, E]) -> dict[str, Results]:
+        test, settings = self._splits.test, self._recipe.evaluation
+        results: dict[str, Results] = {}
+        if _has_translations(test):
+            results[BASELINE] = evaluate_bm25(
+                test, settings, IcuWords(), split="test", known=self._base.languages
+            )
+        for name, encoder in encoders.items():
+            results[name] = evaluate(encoder, test, settings, split="test")
+        return results
 
 
 def _foreign(corpus: Corpus) -> tuple[str, ...]:
