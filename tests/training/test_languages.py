@@ -132,6 +132,17 @@ class TestRefusals:
         with pytest.raises(DataError, match="'el': 99 sentence pairs; at least 100"):
             add_languages(muse, {"el": some_pairs(99)})
 
+    def test_a_language_without_new_pieces(self, muse: MuseEncoder) -> None:
+        pairs = SentencePairs(
+            "id",
+            tuple(f"the cat number {n}" for n in range(120)),
+            tuple(f"kucing nomor {n}" for n in range(120)),
+            ("x",) * 120,
+            ("sentences",) * 120,
+        )
+        with pytest.raises(TrainingError, match="no new pieces were found for id"):
+            add_languages(muse, {"id": pairs}, LanguageSettings(pieces=50))
+
     def test_a_learning_rate_that_leads_nowhere(self, greek: SentencePairs) -> None:
         settings = LanguageSettings(pieces=100, epochs=1, batch=32, learning_rate=1e38)
         with pytest.raises(TrainingError, match="Lower the learning rate"):

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 import sentencepiece
 import torch
+from torch.nn import functional
 
 from clrelkt.encoders.muse import MuseEncoder
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
@@ -159,12 +160,17 @@ def segment_rows(encoder: MuseEncoder, new: NewPieces) -> torch.Tensor:
     # SentencePiece puts the mark of a word's beginning before every text.
     bare = [piece.removeprefix(_MARK).replace(_MARK, " ") for piece in new.pieces]
     lead = old.piece_to_id(_MARK)
-    rows = []
+    known: list[int] = []
+    offsets = []
     for piece, ids in zip(new.pieces, old.encode(bare), strict=True):
         inner = ids[1:] if ids[:1] == [lead] and not piece.startswith(_MARK) else ids
-        known = [number for number in inner if number != old.unk_id()]
-        rows.append(table[known].mean(0) if known else mean)
-    return torch.stack(rows) if rows else table[:0]
+        offsets.append(len(known))
+        known += [number for number in inner if number != old.unk_id()]
+    ends = torch.tensor([*offsets, len(known)], device=table.device)
+    rows = functional.embedding_bag(
+        torch.tensor(known, dtype=torch.int64, device=table.device), table, ends[:-1], mode="mean"
+    )
+    return torch.where((ends.diff() > 0).unsqueeze(1), rows, mean)
 
 
 def aligned_rows(
