@@ -259,8 +259,8 @@ def add_languages(
         )
         if not len(new):
             raise TrainingError(
-                f"no new pieces were found for {', '.join(material)}: {start.name} has all of scope "
-                f"{settings.scope!r}. Use scope 'all', or more pieces or pairs"
+                f"no new pieces were found for {', '.join(material)}: {start.name} has all of "
+                f"scope {settings.scope!r}. Use scope 'all', or more pieces or pairs"
             )
         grown = with_vocabulary(start, new, _start_rows(start, new, material, settings), material)
         trained = _train(start, grown, new, material, settings, seed, progress)
