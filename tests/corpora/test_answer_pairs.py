@@ -34,14 +34,14 @@ def test_a_squad_file_gives_each_question_with_its_passage(tmp_path: Path) -> No
 def test_faults_name_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "a.question").write_text("One?\n\nThree?\n", "utf-8")
     (tmp_path / "a.context").write_text("One.\nTwo.\nThree.\n", "utf-8")
-    with pytest.raises(CorpusError, match="a.question.*line 2"):
+    with pytest.raises(CorpusError, match=r"a\.question.*line 2"):
         read_answer_pairs(tmp_path)
 
 
 def test_files_of_different_lengths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.question").write_text("One?\nTwo?\n", "utf-8")
     (tmp_path / "a.context").write_text("One.\n", "utf-8")
-    with pytest.raises(CorpusError, match="has 1 lines, a.question has 2"):
+    with pytest.raises(CorpusError, match=r"has 1 lines, a\.question has 2"):
         read_answer_pairs(tmp_path)
 
 

@@ -15,6 +15,8 @@ from clrelkt.corpora.pairs import (
     hold_out,
     pair_languages,
     read_pairs,
+    thin_pairs,
+    write_pairs,
 )
 from clrelkt.errors import ClrelktError, CorpusError, DataError, UnknownNameError
 
@@ -213,3 +215,23 @@ def test_the_real_pairs(data_folder: Path) -> None:
     rest, held = hold_out(pairs, 2000)
     assert len(held) == 2000
     assert len(rest) < len(pairs) - 2000
+
+
+def test_thinned_pairs_depend_on_their_texts_alone_and_are_read_back(tmp_path: Path) -> None:
+    count = 30
+    whole = SentencePairs(
+        "el",
+        tuple(f"text {number}" for number in range(count)),
+        tuple(f"κείμενο {number}" for number in range(count)),
+        ("made",) * count,
+        ("sentences",) * 20 + ("dict",) * 10,
+    )
+    thinned = thin_pairs(whole, {"sentences": 5})
+    assert (thinned.kinds.count("sentences"), thinned.kinds.count("dict")) == (5, 10)
+    turned = whole.select(range(count - 1, -1, -1))
+    assert set(thin_pairs(turned, {"sentences": 5}).other) == set(thinned.other)
+    assert set(thin_pairs(whole, {"sentences": 6}).other) > set(thinned.other)
+    write_pairs(thinned, tmp_path)
+    again = find_pairs([tmp_path], ["el"])["el"]
+    found = zip(again.english, again.other, again.kinds, strict=True)
+    assert set(found) == set(zip(thinned.english, thinned.other, thinned.kinds, strict=True))

@@ -70,6 +70,46 @@ def get(name: str, source: Path | None) -> None:
 
 
 @data.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option(
+    "--at-most",
+    multiple=True,
+    metavar="KIND=N",
+    help="At most so many pairs of a kind: sentences, docs, ui_docs_po, dict. Repeatable.",
+)
+@click.option("--languages", metavar="CODES", help="Only these: el,hi. [default: all]")
+def pairs(source: Path, output: Path, at_most: tuple[str, ...], languages: str | None) -> None:
+    """Write the sentence pairs of SOURCE, or some of each kind, as LANG/KIND.tsv.
+
+    Which pairs are taken depends on their texts alone.
+    """
+    from clrelkt.corpora.pairs import (
+        KINDS,
+        find_pairs,
+        pair_languages,
+        thin_pairs,
+        write_pairs,
+    )
+
+    most: dict[str, int] = {}
+    for given in at_most:
+        kind, _, number = given.partition("=")
+        if kind not in KINDS or not number.isdecimal():
+            raise click.BadParameter(
+                f"{given!r}: KIND=N expected, KIND one of {', '.join(KINDS)}",
+                param_hint="--at-most",
+            )
+        most[kind] = int(number)
+    codes = languages.split(",") if languages else pair_languages([source])
+    for code, own in find_pairs([source], [code for code in codes if code]).items():
+        thinned = thin_pairs(own, most)
+        write_pairs(thinned, output)
+        counts = ", ".join(f"{thinned.kinds.count(k)} {k}" for k in KINDS if k in thinned.kinds)
+        click.echo(f"{code}: {counts}")
+
+
+@data.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context

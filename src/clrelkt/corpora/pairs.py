@@ -14,7 +14,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from clrelkt.corpora.languages import ISO_639_1
 from clrelkt.corpora.model import Corpus
 from clrelkt.corpora.records import FaultLog
 from clrelkt.errors import DataError, UnknownNameError
+from clrelkt.files import storage_errors, write_text
 
 __all__ = [
     "KINDS",
@@ -33,6 +34,8 @@ __all__ = [
     "pair_languages",
     "question_pairs",
     "read_pairs",
+    "thin_pairs",
+    "write_pairs",
 ]
 
 KINDS = ("sentences", "docs", "ui_docs_po", "dict")
@@ -199,6 +202,34 @@ def hold_out(
         )
     drawn = pairs.select(held)
     return drop_shared(pairs, drawn), drawn
+
+
+def thin_pairs(pairs: SentencePairs, at_most: Mapping[str, int]) -> SentencePairs:
+    """Return at most so many pairs of each kind that ``at_most`` names, in their order.
+
+    Which ones depends on the pairs' texts alone; kinds that are not named stay whole.
+    """
+    chosen: set[int] = set()
+    for kind in KINDS:
+        own = [number for number, name in enumerate(pairs.kinds) if name == kind]
+        own.sort(key=lambda number: _draw(0, pairs.english[number], pairs.other[number]))
+        chosen.update(own[: at_most.get(kind, len(own))])
+    return pairs.select(sorted(chosen))
+
+
+def write_pairs(pairs: SentencePairs, folder: Path) -> None:
+    """Write pairs as ``LANG/KIND.tsv`` files that ``find_pairs`` reads.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    for kind in dict.fromkeys(pairs.kinds):
+        rows = zip(pairs.english, pairs.other, pairs.sources, pairs.kinds, strict=True)
+        lines = ["\t".join(row[:3]) + "\n" for row in rows if row[3] == kind]
+        path = folder / pairs.language / f"{kind}.tsv"
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, "".join(lines))
 
 
 def drop_shared(pairs: SentencePairs, held_out: SentencePairs) -> SentencePairs:
