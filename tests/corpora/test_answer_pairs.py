@@ -12,7 +12,7 @@ from clrelkt.errors import CorpusError, DataError
 def test_lines_are_joined_and_made_plain(tmp_path: Path) -> None:
     (tmp_path / "a.question").write_text("Who ( if any ) came ?\nWhose is it ?\n", "utf-8")
     (tmp_path / "a.context").write_text(
-        'Nobody , he said , " came back " .\nIt is Anna \'s house ; it was n\'t sold .\n', "utf-8"
+        "Nobody , he said , \" came back \" .\nIt is Anna 's house ; it was n't sold .\n", "utf-8"
     )
     pairs = read_answer_pairs(tmp_path)
     assert pairs.questions == ("Who (if any) came?", "Whose is it?")
