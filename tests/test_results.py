@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from scipy import stats
 
 from clrelkt.reports.records import UnknownRecord, read_record
+from clrelkt.reports.targets import TargetSpec, read_targets_spec
+from clrelkt.training import load_recipe
 
 FOLDER = Path(__file__).parent.parent / "results"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -19,6 +22,7 @@ METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10")
 TARGETS = [path for path in FILES if path.stem == "targets"]
 RECORDS = [path for path in FILES if path not in TARGETS]
 REPRODUCTIONS = [path for path in RECORDS if "stages" in json.loads(path.read_text("utf-8"))]
+SPEC = FOLDER / "targets.toml"
 TARGET_KEYS = {"row", "target", "measured", "interval", "command", "commit", "hardware"}
 
 
@@ -90,6 +94,51 @@ def test_every_target_says_what_was_measured_and_how(path: Path) -> None:
         for key in ("row", "command", "commit", "hardware"):
             assert isinstance(row[key], str)
             assert row[key]
+
+
+def per_seed(row: dict[str, Any], stage: str | None) -> list[float]:
+    """A row of the spec, as plain values, computed from the record that it names."""
+    record = json.loads((FOLDER / row["record"]).read_text("utf-8"))
+    if row.get("kind") == "languages":
+        measured = [report[stage or "after"] for report in record["languages"].values()]
+        seeds = [{m["translation"]["language"]: m["translation"] for m in measured}]
+        table = [[seed[code]["to_english_hit_rate@1"] for code in row["values"]] for seed in seeds]
+    else:
+        block = record["tests"][row["test"]][stage or list(record["stages"])[-1]]
+        table = [[seed[key] for key in row["values"]] for seed in block["per_seed"]]
+    return list((np.min if row.get("least") else np.mean)(np.array(table), axis=1))
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_every_target_follows_from_the_record_that_it_names(path: Path) -> None:
+    spec = tomllib.loads(SPEC.read_text("utf-8"))["targets"]
+    rows = json.loads(path.read_text("utf-8"))
+    assert [(row["row"], row["target"]) for row in rows] == [
+        (wanted["row"], wanted["target"]) for wanted in spec
+    ]
+    for wanted, row in zip(spec, rows, strict=True):
+        values = per_seed(wanted, wanted.get("stage"))
+        if "over" in wanted:
+            values = list(np.array(values) / np.array(per_seed(wanted, wanted["over"])))
+        low, high = row["interval"] or (None, None)
+        check(values, {"mean": row["measured"], "low": low, "high": high, "seeds": len(values)})
+        assert (low is None) == (len(values) == 1)
+        record = json.loads((FOLDER / wanted["record"]).read_text("utf-8"))
+        assert row["command"] == record.get("command", wanted.get("command"))
+        assert row["commit"] == record["environment"]["commit"]
+        assert row["hardware"] == record["environment"]["hardware"]
+
+
+@pytest.mark.parametrize("spec", read_targets_spec(SPEC), ids=lambda spec: spec.row)
+def test_the_spec_names_what_the_recipes_measure(spec: TargetSpec) -> None:
+    if spec.kind == "languages":
+        assert set(spec.values) <= set(Path(spec.record).stem.split("-"))
+        return
+    recipe = load_recipe(Path(spec.record).stem)
+    measured = {measurement.name: measurement for measurement in recipe.measurements or ()}
+    assert spec.test in measured
+    codes = {value.rpartition("/")[2] for value in spec.values if value.startswith("to_english/")}
+    assert codes <= set(measured[spec.test].languages or ())
 
 
 @pytest.mark.parametrize("path", [*REPRODUCTIONS, *TARGETS], ids=lambda path: path.stem)

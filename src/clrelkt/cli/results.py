@@ -23,8 +23,27 @@ _WIDTH = 100
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
 @click.option("--every-language", is_flag=True, help="Show further tests language by language.")
+@click.option(
+    "--targets",
+    "spec",
+    metavar="SPEC",
+    type=click.Path(path_type=Path),
+    help="Show the targets of this TOML file beside what the records in its folder say.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write these targets to a JSON file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def results(paths: tuple[Path, ...], every_language: bool, as_json: bool) -> None:
+def results(
+    paths: tuple[Path, ...],
+    every_language: bool,
+    spec: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Show records: what clrelkt reproduce wrote, and lists of targets.
 
     PATHS are files or folders; without any, the folder results.
@@ -32,6 +51,13 @@ def results(paths: tuple[Path, ...], every_language: bool, as_json: bool) -> Non
     from clrelkt.errors import DataError
     from clrelkt.reports.records import ReproductionRecord, find_records
 
+    if spec is not None:
+        if paths:
+            raise click.UsageError("--targets takes its records from the SPEC's folder: no PATHS")
+        _build_targets(spec, output, as_json)
+        return
+    if output is not None:
+        raise click.UsageError("-o writes targets: name their SPEC with --targets")
     if not paths and not _FOLDER.is_dir():
         raise DataError(
             f"no folder {str(_FOLDER)!r} here; name the records: clrelkt results FILE or FOLDER"
@@ -46,6 +72,20 @@ def results(paths: tuple[Path, ...], every_language: bool, as_json: bool) -> Non
             _show_reproduction(record, every_language)
         else:
             _show_targets(record)
+
+
+def _build_targets(spec: Path, output: Path | None, as_json: bool) -> None:
+    from clrelkt.files import write_json
+    from clrelkt.reports.targets import build_targets
+
+    targets = build_targets(spec)
+    rows = [row.to_json() for row in targets.rows]
+    if output is not None:
+        write_json(output, rows)
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    _show_targets(targets)
 
 
 def _show_reproduction(record: ReproductionRecord, every_language: bool) -> None:

@@ -19,8 +19,12 @@ __all__ = [
     "Target",
     "Targets",
     "UnknownRecord",
+    "checked",
     "find_records",
+    "number",
+    "read_json",
     "read_record",
+    "text",
 ]
 
 Read = TypeVar("Read")
@@ -138,19 +142,24 @@ def read_record(path: Path) -> ReproductionRecord | Targets | UnknownRecord:
     Raises:
         DataError: it cannot be read, or has faults.
     """
-    value = _read_json(path)
+    value = read_json(path)
     if isinstance(value, list):
         rows = [
-            _checked(partial(_target, row), f"{path}: row {number}", "target")
-            for number, row in enumerate(value)
+            checked(partial(_target, row), f"{path}: row {place}", "target")
+            for place, row in enumerate(value)
         ]
         return Targets(name=path.stem, rows=tuple(rows))
     if isinstance(value, dict) and "stages" in value:
-        return _checked(partial(_reproduction, path.stem, value), str(path), "reproduction")
+        return checked(partial(_reproduction, path.stem, value), str(path), "reproduction")
     return UnknownRecord(path)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read, or is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -159,7 +168,12 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not JSON: {error}") from error
 
 
-def _checked(read: Callable[[], Read], place: str, kind: str) -> Read:
+def checked(read: Callable[[], Read], place: str, kind: str) -> Read:
+    """Return what ``read`` returns; what it finds missing or wrong is told as a fault at ``place``.
+
+    Raises:
+        DataError: a key is missing, or a value does not fit.
+    """
     try:
         return read()
     except KeyError as error:
@@ -172,18 +186,18 @@ def _target(row: Mapping[str, Any]) -> Target:
     interval = row["interval"]
     if isinstance(interval, list):
         low, high = interval
-        interval = (_number(low, "interval"), _number(high, "interval"))
+        interval = (number(low, "interval"), number(high, "interval"))
     elif interval is not None and not isinstance(interval, str):
         raise TypeError(f"'interval' is {interval!r}, expected [low, high], text or null")
     target = row["target"]
     return Target(
-        row=_text(row, "row"),
-        target=target if isinstance(target, str) else _number(target, "target"),
-        measured=_number(row["measured"], "measured"),
+        row=text(row, "row"),
+        target=target if isinstance(target, str) else number(target, "target"),
+        measured=number(row["measured"], "measured"),
         interval=interval,
-        command=_text(row, "command"),
-        commit=_text(row, "commit"),
-        hardware=_text(row, "hardware"),
+        command=text(row, "command"),
+        commit=text(row, "commit"),
+        hardware=text(row, "hardware"),
     )
 
 
@@ -207,13 +221,13 @@ def _reproduction(name: str, record: Mapping[str, Any]) -> ReproductionRecord:
     }
     return ReproductionRecord(
         name=name,
-        command=_text(record, "command"),
-        corpus=_text(record, "corpus"),
-        document_score=_text(first, "document_score"),
-        pool=_text(first, "pool"),
-        weights=_text(record, "weights"),
+        command=text(record, "command"),
+        corpus=text(record, "corpus"),
+        document_score=text(first, "document_score"),
+        pool=text(first, "pool"),
+        weights=text(record, "weights"),
         seeds=tuple(int(seed) for seed in record["seeds"]),
-        hardware=_text(record["environment"], "hardware"),
+        hardware=text(record["environment"], "hardware"),
         commit=str(record["environment"]["commit"] or ""),
         stages=MappingProxyType(stages),
         tests=MappingProxyType(tests),
@@ -227,14 +241,24 @@ def _items(record: Mapping[str, Any], key: str) -> Any:
     return value.items()
 
 
-def _text(record: Mapping[str, Any], key: str) -> str:
+def text(record: Mapping[str, Any], key: str) -> str:
+    """Return a text of a record.
+
+    Raises:
+        KeyError, TypeError: it is missing, or no text.
+    """
     value = record[key]
     if not isinstance(value, str):
         raise TypeError(f"{key!r} is {value!r:.40}, expected text")
     return value
 
 
-def _number(value: Any, key: str) -> float:
+def number(value: Any, key: str) -> float:
+    """Return ``value``, which ``key`` names in the message, as a float.
+
+    Raises:
+        TypeError: it is no finite number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"{key!r} is {value!r:.40}, expected a number")
     return float(value)
