@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,17 @@ from clrelkt.evaluation import Results, SeedSummary, aggregate
 from clrelkt.evaluation.seeds import over_seeds
 from clrelkt.files import storage_errors, write_json
 from clrelkt.training.environment import describe_environment
+from clrelkt.training.provenance import describe_encoder
 from clrelkt.training.recipe import Recipe
-from clrelkt.training.run import ZERO_SHOT, Measured, RunSettings, read_run_results, train
+from clrelkt.training.run import (
+    ZERO_SHOT,
+    Measured,
+    RunSettings,
+    check_run,
+    read_run,
+    read_run_results,
+    train,
+)
 
 __all__ = ["FORMAT", "Reproduction", "reproduce", "summarised"]
 
@@ -32,6 +41,8 @@ class Reproduction:
     """Results of every seed, by stage; ``results[stage][i]`` belongs to ``seeds[i]``.
 
     ``measured[i]`` holds what else seed ``i`` measured, by measurement, stage and name.
+    ``encoder`` is what the folder of the recipe's encoder says of it, None where it is no folder,
+    and ``translated_by`` how many questions each model has translated.
     """
 
     recipe: Recipe
@@ -39,6 +50,8 @@ class Reproduction:
     split_seed: int
     results: Mapping[str, tuple[Results, ...]]
     measured: tuple[Measured, ...] = ()
+    encoder: Mapping[str, Any] | None = None
+    translated_by: Mapping[str, int] = field(default_factory=dict)
 
     def summaries(self) -> dict[str, SeedSummary]:
         """Return mean and interval of every stage."""
@@ -52,6 +65,8 @@ class Reproduction:
             "command": command,
             "recipe": self.recipe.to_json(),
             "corpus": first.corpus,
+            **({"translated_by": dict(self.translated_by)} if self.translated_by else {}),
+            **({"encoder": dict(self.encoder)} if self.encoder else {}),
             "weights": self.results[ZERO_SHOT][0].weights,
             "split_seed": self.split_seed,
             "seeds": list(self.seeds),
@@ -98,9 +113,13 @@ def reproduce(
     processes run at a time, spread over the GPUs where there are several.
 
     Raises:
-        TrainingError: a run failed.
+        TrainingError: a run failed, or one that is there is of another recipe or split, or was not
+            tested.
     """
     folders = [Path(settings.output) / f"seed-{seed}" for seed in seeds]
+    for seed, folder in zip(seeds, folders, strict=True):
+        if (folder / "run.json").exists() or (folder / "results.json").exists():
+            check_run(folder, recipe, replace(settings, seed=seed))
     missing = [
         (seed, folder)
         for seed, folder in zip(seeds, folders, strict=True)
@@ -112,9 +131,24 @@ def reproduce(
     else:
         done = _run_here(recipe, settings, missing)
         rows = [done[path] if path in done else read_run_results(path) for path in folders]
+    for folder, (results, _) in zip(folders, rows, strict=True):
+        if not results:
+            raise TrainingError(
+                f"{folder}: the run that is there looked at no test question. Name another folder "
+                "with -o, or remove that one"
+            )
     stages = {stage: tuple(results[stage] for results, _ in rows) for stage in rows[0][0]}
     measured = tuple(own for _, own in rows if own)
-    return Reproduction(recipe, tuple(seeds), settings.split_seed, stages, measured)
+    described = read_run(folders[0])
+    return Reproduction(
+        recipe,
+        tuple(seeds),
+        settings.split_seed,
+        stages,
+        measured,
+        encoder=described.get("encoder") or describe_encoder(recipe.encoder),
+        translated_by=described["corpus"].get("translated_by", {}),
+    )
 
 
 def _run_here(

@@ -1,6 +1,7 @@
 """A run: every stage of a recipe with one seed, in one folder that holds all there is to know.
 
-- ``run.json``: recipe, seed, corpus, encoder, versions, hardware;
+- ``run.json``: recipe, seed, corpus and who translated its questions, encoder and, where it is a
+  folder, what that says of it, versions, hardware;
 - ``log.jsonl``: one line an evaluation on dev;
 - ``encoders/STAGE``: the encoder that each stage kept;
 - ``results.json``: zero-shot, BM25 and every stage on the test questions;
@@ -45,11 +46,21 @@ from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.measurements import measure
 from clrelkt.training.methods import prepare
+from clrelkt.training.provenance import count_translated, describe_encoder
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
 from clrelkt.training.stage_method import Material
 from clrelkt.training.supplies import load_supplies
 
-__all__ = ["BASELINE", "ZERO_SHOT", "Run", "RunSettings", "read_run_results", "train"]
+__all__ = [
+    "BASELINE",
+    "ZERO_SHOT",
+    "Run",
+    "RunSettings",
+    "check_run",
+    "read_run",
+    "read_run_results",
+    "train",
+]
 
 FORMAT = 1
 
@@ -123,6 +134,61 @@ def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -
     return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base).run()
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run that is under way or complete.
+
+    Raises:
+        TrainingError: it is not there, cannot be read, or is of a newer format.
+    """
+    path = folder / "run.json"
+    record = _read_json(path)
+    _check_format(record, path)
+    if not isinstance(record.get("corpus"), dict):
+        raise TrainingError(f"{path} describes no run")
+    return record
+
+
+def check_run(folder: Path, recipe: Recipe, settings: RunSettings) -> None:
+    """Refuse a run of another recipe, seed or split seed.
+
+    Raises:
+        TrainingError: it is one, or cannot be read; the message names the first difference.
+    """
+    was = read_run(folder)
+    now = {
+        "recipe": recipe.to_json(),
+        "seed": settings.seed,
+        "split_seed": settings.split_seed,
+    }
+    for key, value in now.items():
+        difference = _difference(was.get(key), value, key)
+        if difference is not None:
+            raise TrainingError(
+                f"{folder}: the run that is there is another one: {difference}. Name another "
+                "folder with -o, or remove that one"
+            )
+
+
+def _difference(was: Any, now: Any, name: str) -> str | None:
+    """Say where two plain values differ first; None where they are equal."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        pairs = [
+            (was.get(key), now.get(key), f"{name}.{key}") for key in dict.fromkeys([*now, *was])
+        ]
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = [
+            (*both, f"{name}[{place}]") for place, both in enumerate(zip(was, now, strict=True))
+        ]
+    else:
+        return None if was == now else f"{name} is {_shown(was)} there and {_shown(now)} here"
+    found = (_difference(*pair) for pair in pairs)
+    return next((difference for difference in found if difference is not None), None)
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else f"{value!r:.80}"
+
+
 def read_run_results(folder: Path) -> tuple[dict[str, Results], Measured]:
     """Return the test results of a complete run by stage, and what else was measured.
 
@@ -170,12 +236,16 @@ class _Runner(Generic[E]):
         return Run(self._folder, encoder, results, self._recipe, measured)
 
     def _begin(self) -> None:
+        corpus: dict[str, Any] = {"name": self._corpus.name, "sha256": self._fingerprint()}
+        translated = count_translated(self._corpus)
+        if translated:
+            corpus["translated_by"] = translated
         described = {
             "format": FORMAT,
             "recipe": self._recipe.to_json(),
             "seed": self._settings.seed,
             "split_seed": self._settings.split_seed,
-            "corpus": {"name": self._corpus.name, "sha256": self._fingerprint()},
+            "corpus": corpus,
             "weights": self._base.weights,
             "weights_sha256": weights_digest(dict(self._base.named_parameters())),
             "device": self._device.type,
@@ -184,6 +254,8 @@ class _Runner(Generic[E]):
         path = self._folder / "run.json"
         if not path.exists():
             _remove_unfinished(self._folder)
+            encoder = describe_encoder(self._recipe.encoder)
+            described |= {"encoder": encoder} if encoder else {}
             write_json(path, described | {"environment": describe_environment()})
             return
         if not self._settings.resume:
@@ -385,12 +457,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    if isinstance(was.get("format"), int) and was["format"] > FORMAT:
+def _check_format(record: Mapping[str, Any], path: Path) -> None:
+    if isinstance(record.get("format"), int) and record["format"] > FORMAT:
         raise TrainingError(
-            f"{path}: format {was['format']}, but this clrelkt reads up to {FORMAT}; "
+            f"{path}: format {record['format']}, but this clrelkt reads up to {FORMAT}; "
             "install a newer clrelkt"
         )
+
+
+def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    _check_format(was, path)
     # Threads and device change rounding only; they are the user's to choose.
     for key in ("recipe", "seed", "split_seed", "corpus", "weights", "weights_sha256"):
         if was.get(key) != now[key]:
