@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["progress_bar", "stage_bar"]
+__all__ = ["progress_bar", "quiet_transformers", "stage_bar"]
 
 
 @contextmanager
@@ -40,6 +42,32 @@ def stage_bar(label: str, *, shown: bool) -> Iterator[Callable[[int, int, float 
             bar.update(task, completed=done, total=total, note=note)
 
         yield tick
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep the advice of Hugging Face's libraries off standard error; bars only on a terminal."""
+    import logging as standard
+
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    hub = standard.getLogger("huggingface_hub")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = hub.level
+    logging.set_verbosity_error()
+    hub.setLevel(standard.ERROR)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub.setLevel(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _bar(unit: str) -> Progress:

@@ -29,6 +29,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "clrelkt.cli.measure:measure",
             "Measure an encoder in other ways: translations, mixed-language pools, sentences.",
         ),
+        "reader": (
+            "clrelkt.cli.reader:reader",
+            "Train and evaluate models that point at the words that answer.",
+        ),
         "results": ("clrelkt.cli.results:results", "Show records of earlier measurements."),
         "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
         "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from clrelkt.corpora.translations import Flaw
 from clrelkt.errors import ClrelktError, MissingExtraError, SettingsError, UnknownNameError
+from clrelkt.progress import quiet_transformers
 
 __all__ = ["GenerationSettings", "TranslationModel", "TranslationModels"]
 
@@ -152,7 +150,7 @@ class TranslationModel:
             max_length=self._longest,
         ).to(self._model.device)
         try:
-            with torch.inference_mode(), _quiet():
+            with torch.inference_mode(), quiet_transformers():
                 rows = self._model.generate(**inputs, **self._generation)
         except torch.cuda.OutOfMemoryError as error:
             raise SettingsError(
@@ -182,7 +180,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtraError("transformers or sentencepiece", "translate") from error
     try:
-        with _quiet():
+        with quiet_transformers():
             config = AutoConfig.from_pretrained(name)
             if config.model_type not in _MODEL_TYPES:
                 raise SettingsError(
@@ -229,29 +227,3 @@ def _code(name: str, tokenizer: Any, language: str) -> tuple[str, int]:
         if token is not None and token != tokenizer.unk_token_id:
             return code, int(token)
     raise SettingsError(f"model {name!r} does not know the language {language!r}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' advice off standard error, and their bars unless it is a terminal."""
-    import logging as standard
-
-    import transformers
-
-    logging: Any = transformers.utils.logging
-    hub = standard.getLogger("huggingface_hub")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    level = hub.level
-    logging.set_verbosity_error()
-    hub.setLevel(standard.ERROR)
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub.setLevel(level)
-        if bars:
-            logging.enable_progress_bar()
