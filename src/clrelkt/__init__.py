@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from clrelkt.encoders import load_encoder
     from clrelkt.encoders.sentence_transformers import to_sentence_transformer
     from clrelkt.evaluation import evaluate
+    from clrelkt.search import Hit, Index, IndexDocument, IndexSettings
     from clrelkt.training import RunSettings, load_recipe, train
 
 __all__ = [
+    "Hit",
+    "Index",
+    "IndexDocument",
+    "IndexSettings",
     "RunSettings",
     "evaluate",
     "load_corpus",
@@ -34,6 +39,10 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "Hit": "clrelkt.search",
+    "Index": "clrelkt.search",
+    "IndexDocument": "clrelkt.search",
+    "IndexSettings": "clrelkt.search",
     "RunSettings": "clrelkt.training",
     "evaluate": "clrelkt.evaluation",
     "load_corpus": "clrelkt.corpora",

@@ -7,6 +7,7 @@ ClrelktError
 ├── SettingsError        a recipe or an option with a value that cannot be
 ├── EncoderError         a folder that is no encoder, or one of a newer format or another dimension
 ├── DownloadError        a file that could not be fetched, or whose checksum is wrong
+├── SearchIndexError     a folder that is no index, or one of a newer format or another encoder
 ├── TrainingError        a loss that is no number, nothing to train on, no way to resume
 ├── StorageError         a folder that cannot be written, a full disk
 └── MissingExtraError    an optional dependency that is not installed
@@ -27,6 +28,7 @@ __all__ = [
     "EncoderError",
     "Fault",
     "MissingExtraError",
+    "SearchIndexError",
     "SettingsError",
     "StorageError",
     "TrainingError",
@@ -81,6 +83,10 @@ class EncoderError(ClrelktError):
 
 class DownloadError(ClrelktError):
     """A file that could not be fetched, or whose checksum is wrong."""
+
+
+class SearchIndexError(ClrelktError):
+    """A folder that is no index, or an index that does not fit."""
 
 
 class TrainingError(ClrelktError):

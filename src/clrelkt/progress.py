@@ -15,9 +15,10 @@ __all__ = ["progress_bar", "quiet_transformers", "stage_bar"]
 
 
 @contextmanager
-def progress_bar(label: str, *, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; call what it yields with the number of units done.
 
+    ``total`` is None where nobody knows how many there will be.
     Nothing is drawn where standard error is not a terminal.
     """
     with _bar(unit) as bar:

@@ -1,0 +1,362 @@
+"""A part of an index that never changes: its documents, their passages and vectors.
+
+A segment is a folder:
+
+- ``texts.sqlite``: documents, their metadata, passages and where their sentences begin;
+- ``halves.bin``: the passages' vectors, float16; with 8-bit vectors also ``bytes.bin`` and
+  ``scales.bin``;
+- ``sentences.bin``, ``sentence-scales.bin``: vectors in 8 bits of the sentences of passages that
+  have more than one;
+- ``owners.bin``: which document each passage belongs to, int32;
+- ``ids.bin``: a hash of every document's id, sorted, uint64.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from clrelkt.errors import SearchIndexError
+from clrelkt.files import storage_errors
+from clrelkt.search.documents import IndexDocument
+from clrelkt.search.hits import Scalar, StoredDocument, StoredPassage
+from clrelkt.search.settings import IndexSettings
+from clrelkt.search.vectors import VectorBlock, quantise
+from clrelkt.text.sentences import Span
+
+__all__ = ["CutDocument", "CutPassage", "Segment", "SegmentWriter", "StoredRow", "hash_ids"]
+
+_SCHEMA = """
+CREATE TABLE documents (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
+    language TEXT NOT NULL, metadata TEXT NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL);
+CREATE TABLE metadata (key TEXT NOT NULL, value TEXT NOT NULL, document INTEGER NOT NULL);
+CREATE TABLE passages (
+    row INTEGER PRIMARY KEY, document INTEGER NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
+    sentences BLOB NOT NULL, first_vector INTEGER NOT NULL);
+"""
+_INDEXES = """
+CREATE INDEX metadata_by_value ON metadata (key, value, document);
+CREATE INDEX documents_by_language ON documents (language);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CutPassage:
+    """A passage on its way into a segment: its id, its text and where its sentences are."""
+
+    id: str
+    text: str
+    sentences: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutDocument:
+    """A document on its way into a segment, with its language and its passages."""
+
+    document: IndexDocument
+    language: str
+    passages: tuple[CutPassage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A passage of a segment with its document.
+
+    ``sentence_vectors`` are rows of the segment's sentence vectors; None where it has none.
+    """
+
+    document_id: str
+    title: str
+    language: str
+    metadata: Mapping[str, Scalar]
+    passage_id: str
+    text: str
+    sentences: tuple[Span, ...]
+    sentence_vectors: slice | None
+
+
+def hash_ids(ids: Sequence[str]) -> np.ndarray:
+    """Return a hash of each id, shape (ids,), uint64."""
+    digests = (hashlib.blake2b(id_.encode(), digest_size=8).digest() for id_ in ids)
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+class SegmentWriter:
+    """Writes a segment."""
+
+    def __init__(self, folder: Path, settings: IndexSettings) -> None:
+        """Begin a segment in ``folder``, which must not exist.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._settings = settings
+        self._folder = folder
+        with storage_errors(folder):
+            folder.mkdir(parents=True)
+            self._files = {name: (folder / name).open("wb") for name in _file_names(settings)}
+        self._database = sqlite3.connect(folder / "texts.sqlite", isolation_level=None)
+        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
+        self._database.execute("BEGIN")
+        self.document_ids: list[str] = []
+        self.rows = 0
+        self._sentences = 0
+
+    def add(
+        self,
+        documents: Sequence[CutDocument],
+        vectors: np.ndarray,
+        sentence_vectors: np.ndarray | None,
+    ) -> None:
+        """Add documents.
+
+        ``vectors`` are those of all their passages, shape (passages, dimension), float32;
+        ``sentence_vectors`` (sentences, dimension) those of the sentences of passages that have
+        more than one, None where they are not kept.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with storage_errors(self._folder):
+            self._write_vectors(vectors)
+            for cut in documents:
+                self._add_document(cut, sentence_vectors is not None)
+            if sentence_vectors is not None:
+                integers, scales = quantise(sentence_vectors)
+                self._files["sentences.bin"].write(integers.tobytes())
+                self._files["sentence-scales.bin"].write(scales.tobytes())
+
+    def _write_vectors(self, vectors: np.ndarray) -> None:
+        self._files["halves.bin"].write(vectors.astype(np.float16).tobytes())
+        if self._settings.precision == "int8":
+            integers, scales = quantise(vectors)
+            self._files["bytes.bin"].write(integers.tobytes())
+            self._files["scales.bin"].write(scales.tobytes())
+
+    def _add_document(self, cut: CutDocument, with_sentences: bool) -> None:
+        number, first, document = len(self.document_ids), self.rows, cut.document
+        rows = []
+        for passage in cut.passages:
+            counted = with_sentences and len(passage.sentences) > 1
+            starts = np.array([span.start for span in passage.sentences], np.int32).tobytes()
+            vector = self._sentences if counted else -1
+            rows.append((self.rows, number, passage.id, passage.text, starts, vector))
+            self.rows += 1
+            self._sentences += len(passage.sentences) if counted else 0
+        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._files["owners.bin"].write(np.full(len(rows), number, np.int32).tobytes())
+        metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
+        self._database.execute(
+            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, document.id, document.title, cut.language, metadata, first, self.rows),
+        )
+        self._database.executemany(
+            "INSERT INTO metadata VALUES (?, ?, ?)",
+            [(key, json.dumps(value), number) for key, value in document.metadata.items()],
+        )
+        self.document_ids.append(document.id)
+
+    def finish(self) -> None:
+        """Put everything on the disk.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with storage_errors(self._folder):
+            self._files["ids.bin"].write(np.sort(hash_ids(self.document_ids)).tobytes())
+            self._database.execute("COMMIT")
+            self._database.executescript(_INDEXES)
+            self._database.close()
+            for file in self._files.values():
+                _close(file)
+            for path in (self._folder / "texts.sqlite", self._folder):
+                _sync(path)
+
+    def abandon(self) -> None:
+        """Close the files without a thought for what is in them."""
+        self._database.close()
+        for file in self._files.values():
+            file.close()
+
+
+def _file_names(settings: IndexSettings) -> list[str]:
+    names = ["halves.bin", "owners.bin", "ids.bin", "sentences.bin", "sentence-scales.bin"]
+    return names + (["bytes.bin", "scales.bin"] if settings.precision == "int8" else [])
+
+
+def _close(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Segment:
+    """A segment that is read; threads may share it.
+
+    Everything is opened at once, so that it can still be read when a writer has removed it.
+    """
+
+    def __init__(
+        self, folder: Path, dimension: int, deleted: np.ndarray, settings: IndexSettings
+    ) -> None:
+        """Open the segment in ``folder``.
+
+        ``deleted`` are numbers of documents that are no longer there, sorted, int32.
+
+        Raises:
+            SearchIndexError: its files are missing or do not fit together.
+        """
+        self.name = folder.name
+        self.folder = folder
+        self.deleted = deleted
+        halves = _mapped(folder / "halves.bin", np.float16, dimension)
+        integers = scales = None
+        if settings.precision == "int8":
+            integers = _mapped(folder / "bytes.bin", np.int8, dimension)
+            scales = _mapped(folder / "scales.bin", np.float32)
+        self.block = VectorBlock(halves, integers, scales)
+        self.owners = _mapped(folder / "owners.bin", np.int32)
+        self.sentence_vectors = _mapped(folder / "sentences.bin", np.int8, dimension)
+        self.sentence_scales = _mapped(folder / "sentence-scales.bin", np.float32)
+        self._ids = _mapped(folder / "ids.bin", np.uint64)
+        self.documents = len(self._ids)
+        lengths = [len(array) for array in (halves, integers, scales) if array is not None]
+        if set(lengths) != {len(self.owners)}:
+            raise SearchIndexError(f"{folder} is damaged: {lengths} vectors, {self.owners.size}")
+        self._lock = threading.Lock()
+        uri = f"{(folder / 'texts.sqlite').resolve().as_uri()}?mode=ro&immutable=1"
+        try:
+            self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            self._database.execute("SELECT 1 FROM documents LIMIT 1").fetchall()
+        except sqlite3.Error as error:
+            raise SearchIndexError(
+                f"{folder / 'texts.sqlite'}: cannot be read ({error})"
+            ) from error
+        self.present = np.ones(self.documents, bool)
+        self.present[deleted] = False
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def find(self, ids: Sequence[str], hashes: np.ndarray | None = None) -> dict[str, int]:
+        """Return the numbers of those documents that are here and not deleted, by id."""
+        hashes = hash_ids(ids) if hashes is None else hashes
+        if not self.documents:
+            return {}
+        places = np.searchsorted(self._ids, hashes).clip(max=self.documents - 1)
+        maybe = [ids[number] for number in np.flatnonzero(self._ids[places] == hashes).tolist()]
+        found = {}
+        for id_ in maybe:
+            for (number,) in self._rows("SELECT number FROM documents WHERE id = ?", id_):
+                if self.present[number]:
+                    found[id_] = int(number)
+        return found
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """Return the ids of the documents numbered from ``start`` to before ``stop``."""
+        query = "SELECT id FROM documents WHERE number >= ? AND number < ? ORDER BY number"
+        return [id_ for (id_,) in self._rows(query, start, stop)]
+
+    def row(self, row: int) -> StoredRow:
+        """Return the passage at ``row``, with its document."""
+        ((id_, text, starts, first, *document),) = self._rows(
+            "SELECT p.id, p.text, p.sentences, p.first_vector, d.id, d.title, d.language, "
+            "d.metadata FROM passages p JOIN documents d ON d.number = p.document WHERE p.row = ?",
+            row,
+        )
+        limits = [*np.frombuffer(starts, np.int32).tolist(), len(text)]
+        spans = tuple(Span(*pair) for pair in pairwise(limits))
+        vectors = slice(first, first + len(spans)) if first >= 0 else None
+        document_id, title, language, metadata = document
+        return StoredRow(
+            document_id, title, language, json.loads(metadata), id_, text, spans, vectors
+        )
+
+    def document(self, number: int) -> StoredDocument:
+        """Return a document with its passages."""
+        ((id_, title, language, metadata, first, stop),) = self._rows(
+            "SELECT id, title, language, metadata, first, stop FROM documents WHERE number = ?",
+            number,
+        )
+        passages = self._rows(
+            "SELECT id, text FROM passages WHERE row >= ? AND row < ? ORDER BY row", first, stop
+        )
+        return StoredDocument(
+            id_,
+            title,
+            language,
+            json.loads(metadata),
+            tuple(StoredPassage(*passage) for passage in passages),
+        )
+
+    def numbers(
+        self, languages: Sequence[str] | None = None, where: Mapping[str, Scalar] | None = None
+    ) -> np.ndarray:
+        """Return which documents are present, in ``languages``, with that metadata; bool."""
+        chosen = self.present.copy()
+        if languages is not None:
+            marks = ",".join("?" * len(languages))
+            query = f"SELECT number FROM documents WHERE language IN ({marks})"
+            chosen &= self._mask(query, *languages)
+        for key, value in (where or {}).items():
+            query = "SELECT document FROM metadata WHERE key = ? AND value = ?"
+            chosen &= self._mask(query, key, json.dumps(value))
+        return chosen
+
+    def languages(self) -> Counter[str]:
+        """Return the number of documents that are present, by language."""
+        found = self._rows("SELECT number, language FROM documents")
+        return Counter(language for number, language in found if self.present[number])
+
+    def _mask(self, query: str, *values: object) -> np.ndarray:
+        mask = np.zeros(self.documents, bool)
+        mask[[number for (number,) in self._rows(query, *values)]] = True
+        return mask
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with self._lock:
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise SearchIndexError(f"{self.folder}: cannot be read ({error})") from error
+
+
+def _mapped(path: Path, kind: Any, width: int | None = None) -> np.ndarray:
+    """Map a file of numbers; changes to the array stay in memory."""
+    item = np.dtype(kind).itemsize * (width or 1)
+    try:
+        size = path.stat().st_size
+        if size % item:
+            raise SearchIndexError(f"{path} is damaged: {size} bytes, no multiple of {item}")
+        shape = (size // item,) if width is None else (size // item, width)
+        # Copy on write: torch refuses to share arrays that cannot be written to.
+        if not size:
+            return np.empty(shape, kind)
+        return np.memmap(path, kind, "c", shape=shape).view(np.ndarray)
+    except OSError as error:
+        raise SearchIndexError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -1,0 +1,136 @@
+"""One generation of an index, open to be read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from clrelkt.errors import SearchIndexError
+from clrelkt.search.generations import Description, Generation, IndexFolder
+from clrelkt.search.hits import Scalar, StoredDocument
+from clrelkt.search.segments import Segment, hash_ids
+
+__all__ = ["Filter", "Snapshot"]
+
+_TRIES = 5
+
+Filter = tuple[tuple[str, ...] | None, tuple[tuple[str, Scalar], ...]]
+"""Languages, and keys with the values that metadata must have."""
+
+
+class Snapshot:
+    """The segments of one generation; rows are numbered through all of them."""
+
+    def __init__(
+        self, generation: Generation, segments: Sequence[Segment], description: Description
+    ) -> None:
+        self.generation = generation
+        self.segments = tuple(segments)
+        self.description = description
+        sizes = [len(segment) for segment in segments]
+        self.starts = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int64)
+        documents = [segment.documents for segment in segments]
+        self.document_starts = np.concatenate(([0], np.cumsum(documents, dtype=np.int64)))
+        self.rows = int(self.starts[-1])
+        self.documents = int(sum(segment.present.sum() for segment in segments))
+        self.allowed = lru_cache(maxsize=16)(self._allowed)
+
+    @classmethod
+    def open(cls, folder: IndexFolder) -> Snapshot:
+        """Open the newest generation.
+
+        Raises:
+            SearchIndexError: there is no index, it is unfinished, or its files are damaged.
+        """
+        description = folder.describe()
+        for attempt in range(_TRIES):
+            generation = folder.newest()
+            if generation is None:
+                raise SearchIndexError(
+                    f"{folder.path}: this index is unfinished. Go on with the command that began it"
+                )
+            opened: list[Segment] = []
+            try:
+                for state in generation.segments:
+                    deleted = folder.read_deleted(state)
+                    opened.append(
+                        Segment(
+                            folder.segments / state.name,
+                            description.encoder.dimension,
+                            deleted,
+                            description.settings,
+                        )
+                    )
+                return cls(generation, opened, description)
+            except SearchIndexError:
+                for segment in opened:
+                    segment.close()
+                # A writer may have ended meanwhile, and removed what this generation needs.
+                newest = folder.newest()
+                unchanged = newest is None or newest.number == generation.number
+                if unchanged or attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    @cached_property
+    def passages(self) -> int:
+        """How many passages belong to documents that are not deleted."""
+        return sum(int(s.present[s.owners].sum()) for s in self.segments)
+
+    def languages(self) -> dict[str, int]:
+        """Return the number of documents by language."""
+        found: Counter[str] = Counter()
+        for segment in self.segments:
+            found.update(segment.languages())
+        return {code: found[code] for code in sorted(found) if found[code]}
+
+    def close(self) -> None:
+        """Close the segments."""
+        for segment in self.segments:
+            segment.close()
+
+    def place(self, row: int) -> tuple[Segment, int]:
+        """Return the segment that a row is in, and its number there."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.segments[number], row - int(self.starts[number])
+
+    def owners(self, rows: np.ndarray) -> np.ndarray:
+        """Return the document that each row belongs to, numbered through all segments."""
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        owners = np.empty(len(rows), np.int64)
+        for number in np.unique(numbers):
+            mine = numbers == number
+            own = self.segments[number].owners[rows[mine] - self.starts[number]]
+            owners[mine] = own + self.document_starts[number]
+        return owners
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return the segment and the number there of those documents that are there, by id."""
+        hashes = hash_ids(ids)
+        return {
+            id_: (position, number)
+            for position, segment in enumerate(self.segments)
+            for id_, number in segment.find(ids, hashes).items()
+        }
+
+    def iterate(
+        self, languages: Sequence[str] | None, where: Mapping[str, Scalar] | None, first: int
+    ) -> Iterator[StoredDocument]:
+        """Yield documents in order, from the ``first`` of those that fit on."""
+        for segment in self.segments:
+            numbers = np.flatnonzero(segment.numbers(languages, where))
+            yield from (segment.document(int(number)) for number in numbers[first:])
+            first = max(0, first - len(numbers))
+
+    def _allowed(self, chosen: Filter) -> np.ndarray | None:
+        """Return which rows a search may find, shape (rows,), bool; None is every one."""
+        languages, where = chosen
+        if languages is None and not where and not any(len(s.deleted) for s in self.segments):
+            return None
+        parts = [
+            segment.numbers(languages, dict(where))[segment.owners] for segment in self.segments
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, bool)

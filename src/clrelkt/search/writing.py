@@ -1,0 +1,367 @@
+"""Documents into an index: cut, encoded, written segment by segment, and then shown at once."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+
+from clrelkt.encoders.protocol import Encoder, TrainableEncoder
+from clrelkt.errors import DataError, SearchIndexError, StorageError
+from clrelkt.files import storage_errors
+from clrelkt.progress import progress_bar
+from clrelkt.search.documents import IndexDocument, detect_language
+from clrelkt.search.generations import Generation, IndexFolder, SegmentState
+from clrelkt.search.segments import CutDocument, CutPassage, Segment, SegmentWriter
+from clrelkt.search.settings import IndexSettings
+from clrelkt.search.snapshot import Snapshot
+from clrelkt.text.passages import CountTokens, split_passages
+from clrelkt.text.sentences import Span, sentence_spans
+
+__all__ = ["IndexWriter", "WriteKind", "delete_documents", "exclusive"]
+
+WriteKind = Literal["build", "add", "replace"]
+
+_BATCH_CHARACTERS = 400_000
+CHECKPOINT_SECONDS = 120.0
+"""A segment is ended when it is so old, so that a kill loses no more."""
+
+
+@contextmanager
+def exclusive(folder: IndexFolder) -> Iterator[None]:
+    """Keep other writers away while the block runs.
+
+    Raises:
+        StorageError: there is one at work, or the folder cannot be written.
+    """
+    with storage_errors(folder.lock), folder.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"{folder.path}: another process is writing to this index; wait for its end"
+            ) from None
+        yield
+
+
+class IndexWriter:
+    """One operation that adds documents to an index.
+
+    What it has done is noted a segment at a time. A writer for the same operation goes on where
+    one that was killed stopped; no reader sees anything of it before its end.
+    """
+
+    def __init__(
+        self,
+        folder: IndexFolder,
+        encoder: Encoder,
+        kind: WriteKind,
+        *,
+        source: str = "",
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        progress: bool = False,
+    ) -> None:
+        """Begin an operation, or find the one to go on with; the folder must be held.
+
+        ``source`` says where the documents come from: an operation is the same if kind and
+        source are.
+        """
+        self._folder = folder
+        self._encoder = encoder
+        self._kind = kind
+        self._description = folder.describe()
+        self._settings = self._description.settings
+        self._checkpoint_seconds = checkpoint_seconds
+        self._progress = progress
+        self._cutter = Cutter(encoder, self._settings)
+        begun = {"kind": kind, "source": source}
+        pending: dict[str, Any] = folder.read_pending() or {}
+        same = all(pending.get(key) == value for key, value in begun.items())
+        fresh: dict[str, Any] = {
+            **begun,
+            "segments": [],
+            "consumed": 0,
+            "last": None,
+            "generation": None,
+        }
+        self._pending = pending if same else fresh
+        newest = folder.newest()
+        self._number = newest.number if newest else 0
+        self.finished = self._pending["generation"] == self._number > 0
+        folder.sweep(set(self._pending["segments"]))
+
+    def write(self, documents: Iterable[IndexDocument]) -> int:
+        """Add documents; return how many there were.
+
+        Raises:
+            DataError: a document whose id is there already (unless it is to be replaced), or
+                twice in ``documents``.
+            StorageError: the folder cannot be written.
+        """
+        if self.finished:
+            # Killed between its last two steps: there is nothing left but to forget it.
+            self._folder.end_pending()
+            return int(self._pending["consumed"])
+        present = None if self._number == 0 else Snapshot.open(self._folder)
+        own = [self._open(name) for name in self._pending["segments"]]
+        try:
+            self._add_all(documents, present, own)
+            self._commit(present, own)
+        finally:
+            for segment in (*own, *(present.segments if present else ())):
+                segment.close()
+        return int(self._pending["consumed"])
+
+    def _add_all(
+        self, documents: Iterable[IndexDocument], present: Snapshot | None, own: list[Segment]
+    ) -> None:
+        rest = self._skip(documents)
+        bar = progress_bar("indexing", total=None, unit="passages")
+        with bar if self._progress else nullcontext(lambda done: None) as advance:
+            while self._write_segment(rest, present, own, advance):
+                pass
+
+    def _skip(self, documents: Iterable[IndexDocument]) -> Iterator[IndexDocument]:
+        """Pass over the documents that are in segments already."""
+        consumed, last = self._pending["consumed"], self._pending["last"]
+        for number, document in enumerate(documents, 1):
+            if number > consumed:
+                yield document
+            elif number == consumed and document.id != last:
+                raise SearchIndexError(
+                    f"{self._folder.path}: cannot go on, for the source has changed: document "
+                    f"{number} was {last!r} and is {document.id!r} now. Remove "
+                    f"{self._folder.path / 'pending.json'} to begin anew"
+                )
+
+    def _write_segment(
+        self,
+        documents: Iterator[IndexDocument],
+        present: Snapshot | None,
+        own: list[Segment],
+        advance: Callable[[int], None],
+    ) -> bool:
+        """Write one segment, and tell whether there was a document to write."""
+        name = self._next_name()
+        writer = SegmentWriter(self._folder.segments / name, self._settings)
+        began = time.monotonic()
+        last = None
+        seen: set[str] = set()
+        try:
+            for batch in _batches(documents):
+                self._check_ids(batch, seen, own, present)
+                before = writer.rows
+                self._cutter.add(batch, writer)
+                advance(writer.rows - before)
+                last = batch[-1].id
+                full = writer.rows >= self._settings.segment_rows
+                if full or time.monotonic() - began > self._checkpoint_seconds:
+                    break
+            if last is None:
+                writer.abandon()
+                return False
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+        self._pending["segments"].append(name)
+        self._pending["consumed"] += len(writer.document_ids)
+        self._pending["last"] = last
+        self._folder.write_pending(self._pending)
+        own.append(self._open(name))
+        return True
+
+    def _next_name(self) -> str:
+        numbers = [int(p.name) for p in self._folder.segments.iterdir() if p.name.isdecimal()]
+        return f"{max(numbers, default=0) + 1:06d}"
+
+    def _open(self, name: str) -> Segment:
+        return Segment(
+            self._folder.segments / name,
+            self._description.encoder.dimension,
+            np.empty(0, np.int32),
+            self._settings,
+        )
+
+    def _check_ids(
+        self,
+        batch: Sequence[IndexDocument],
+        seen: set[str],
+        own: Sequence[Segment],
+        present: Snapshot | None,
+    ) -> None:
+        ids = [document.id for document in batch]
+        known = {id_ for segment in own for id_ in segment.find(ids)}
+        there = present.find(ids) if present is not None and self._kind == "add" else {}
+        for document in batch:
+            place = f"{document.place}: " if document.place else ""
+            if document.id in seen or document.id in known:
+                raise DataError(
+                    f"{place}id {document.id!r} stands more than once in the source; ids must be "
+                    "unique"
+                )
+            if document.id in there:
+                raise DataError(
+                    f"{place}document {document.id!r} is in {self._folder.path} already; to put "
+                    "new ones in the place of old ones use clrelkt index add --replace"
+                )
+            seen.add(document.id)
+
+    def _commit(self, present: Snapshot | None, own: Sequence[Segment]) -> None:
+        number = self._number + 1
+        states = list(present.generation.segments) if present else []
+        if present is not None and self._kind == "replace":
+            states = _without(self._folder, present, own, number)
+        states += [SegmentState(segment.name) for segment in own]
+        store = present.generation.store if present else self._settings.store
+        self._pending["generation"] = number
+        self._folder.write_pending(self._pending)
+        self._folder.write_generation(Generation(number, tuple(states), store))
+        self._folder.end_pending()
+        self._folder.sweep(set())
+
+
+def _without(
+    folder: IndexFolder, present: Snapshot, own: Sequence[Segment], number: int
+) -> list[SegmentState]:
+    """Return the present segments without the documents that ``own`` has too."""
+    doomed: dict[int, list[int]] = {}
+    for segment in own:
+        for first in range(0, segment.documents, 10_000):
+            numbers = range(first, min(first + 10_000, segment.documents))
+            ids = segment.ids(numbers.start, numbers.stop)
+            for position, old in present.find(ids).values():
+                doomed.setdefault(position, []).append(old)
+    return _states(folder, present, doomed, number)
+
+
+def _states(
+    folder: IndexFolder, present: Snapshot, doomed: dict[int, list[int]], number: int
+) -> list[SegmentState]:
+    states = list(present.generation.segments)
+    for position, numbers in doomed.items():
+        segment = present.segments[position]
+        deleted = np.union1d(segment.deleted, np.array(numbers, np.int32))
+        states[position] = folder.write_deleted(segment.name, number, deleted)
+    return states
+
+
+def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
+    """Delete documents by their ids, all or none; the folder must be held.
+
+    Raises:
+        DataError: there is no document of that id.
+    """
+    present = Snapshot.open(folder)
+    try:
+        wanted = list(dict.fromkeys(ids))
+        found = present.find(wanted)
+        missing = [id_ for id_ in wanted if id_ not in found]
+        if missing:
+            raise DataError(
+                f"{folder.path} has no document {missing[0]!r}"
+                + (f" (nor {len(missing) - 1} more)" if len(missing) > 1 else "")
+                + "; nothing was deleted"
+            )
+        if not wanted:
+            return 0
+        doomed: dict[int, list[int]] = {}
+        for position, number in found.values():
+            doomed.setdefault(position, []).append(number)
+        old = present.generation
+        number = old.number + 1
+        states = _states(folder, present, doomed, number)
+        folder.write_generation(Generation(number, tuple(states), old.store, old.store_file))
+        return len(wanted)
+    finally:
+        present.close()
+
+
+class Cutter:
+    """Cuts documents into passages and sentences, and encodes both."""
+
+    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
+        self._encoder = encoder
+        self._settings = settings
+        self._count = _token_counter(encoder)
+
+    def add(self, batch: Sequence[IndexDocument], writer: SegmentWriter) -> None:
+        """Write documents to a segment."""
+        documents = [self._cut(document) for document in batch]
+        passages = [passage for cut in documents for passage in cut.passages]
+        texts = [passage.text for passage in passages]
+        sentences: list[str] = []
+        if self._settings.sentences:
+            sentences = [
+                passage.text[span.start : span.stop].strip()
+                for passage in passages
+                if len(passage.sentences) > 1
+                for span in passage.sentences
+            ]
+        vectors = self._encode(texts + sentences)
+        writer.add(
+            documents,
+            vectors[: len(texts)],
+            vectors[len(texts) :] if self._settings.sentences else None,
+        )
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self._encoder.encode(texts, "passage")
+        if not np.isfinite(vectors).all():
+            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise DataError(
+                f"encoder {self._encoder.name!r} gives no numbers for {texts[row][:60]!r}"
+            )
+        return vectors
+
+    def _cut(self, document: IndexDocument) -> CutDocument:
+        language = document.language
+        if language is None:
+            language = detect_language(document.sample)
+        locale = language or "en"
+        if document.passages is not None:
+            parts = [(id_, text) for id_, text in document.passages if text.strip()]
+        else:
+            budget, overlap = self._settings.budget, self._settings.overlap
+            spans = split_passages(document.text, locale, self._count, budget, overlap)
+            texts = (document.text[span.start : span.stop].strip() for span in spans)
+            parts = [(f"{document.id}#{n}", t) for n, t in enumerate(t for t in texts if t)]
+        passages = tuple(CutPassage(id_, text, _sentences(text, locale)) for id_, text in parts)
+        return CutDocument(document, language, passages)
+
+
+def _sentences(text: str, locale: str) -> tuple[Span, ...]:
+    return tuple(sentence_spans(text, locale)) or (Span(0, len(text)),)
+
+
+def _token_counter(encoder: Encoder) -> CountTokens:
+    """Return what counts an encoder's tokens, without the marks around a text.
+
+    An encoder that does not show its tokens is taken to have one a word.
+    """
+    if isinstance(encoder, TrainableEncoder):
+        marks = int(encoder.tokenize([""]).lengths[0])
+        return lambda texts: (encoder.tokenize(texts).lengths - marks).clamp(min=1).tolist()
+    from icu4py.breakers import WordBreaker
+
+    return lambda texts: [
+        max(1, sum(not word.isspace() for word in WordBreaker(text, "en"))) for text in texts
+    ]
+
+
+def _batches(documents: Iterator[IndexDocument]) -> Iterator[list[IndexDocument]]:
+    """Yield documents in batches that hold about as many characters, one at least."""
+    batch: list[IndexDocument] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text) + sum(len(t) for _, t in document.passages or ())
+        if characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
