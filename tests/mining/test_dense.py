@@ -55,10 +55,16 @@ def qualifying(
             return float(1 - anchor @ other)
 
         gold = int(barriers.gold[number])
+        least = -np.inf
+        if settings.false_negative_ratio is not None:
+            cosine = float(questions[number].double() @ candidates[gold].double())
+            least = 1 - (cosine - (1 - settings.false_negative_ratio) * abs(cosine))
+            least = (2 * least if settings.distance == "euclidean" else least) - 1e-6
         allowed = [
             row
             for row in range(len(candidates))
-            if barriers.pools[barriers.pool[number], row]
+            if distance(row) > least
+            and barriers.pools[barriers.pool[number], row]
             and barriers.document[row] != barriers.document[gold]
             and barriers.text[row] != barriers.text[gold]
         ]
@@ -91,6 +97,7 @@ some_settings = st.builds(
     semi_hard=st.integers(1, 3),
     margin=st.sampled_from([0.05, 0.24, 1.0]),
     distance=st.sampled_from(["cosine", "euclidean"]),
+    false_negative_ratio=st.sampled_from([None, 0.9, 1.3]),
 )
 
 
@@ -302,6 +309,8 @@ def test_a_gold_outside_the_pool_is_an_error(corpus: Corpus) -> None:
         {"distance": "manhattan"},
         {"granularity": "sentence"},
         {"choose": "hardest"},
+        {"false_negative_ratio": 0.0},
+        {"false_negative_ratio": float("nan")},
     ],
 )
 def test_wrong_settings(wrong: dict[str, Any]) -> None:

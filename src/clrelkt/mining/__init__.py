@@ -12,6 +12,7 @@ from clrelkt.mining.dense import (
     mine_dense,
     mine_with_encoder,
 )
+from clrelkt.mining.large import LargeMiner
 from clrelkt.mining.triplets import CandidateSet, Granularity, Triplets
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DenseNegatives",
     "Distance",
     "Granularity",
+    "LargeMiner",
     "Triplets",
     "mine_bm25",
     "mine_dense",

@@ -12,6 +12,7 @@ import torch
 from clrelkt.corpora.model import Corpus, Question
 from clrelkt.encoders.protocol import Encoder, TrainableEncoder
 from clrelkt.errors import SettingsError
+from clrelkt.mining.keys import mixed
 from clrelkt.mining.similarity import GRID, on_grid
 from clrelkt.mining.texts import Encode, distinct
 from clrelkt.mining.triplets import CandidateSet, Granularity, Pool, Triplets, pools_of
@@ -41,6 +42,10 @@ class DenseMining:
     A candidate n is *hard* where d(a, n) < d(a, p), and *semi-hard* where
     d(a, p) < d(a, n) < d(a, p) + ``margin``. Of each kind at most ``hard`` and ``semi_hard`` are
     taken: the nearest to the question, or random ones.
+
+    With ``false_negative_ratio`` r, a candidate whose cosine with the question is above r times
+    the positive's is taken for an answer that nobody has marked, and is never a negative
+    (TopK-PercPos of NV-Retriever, arXiv:2407.15831; there .95). At 1 or below no hard one is left.
     """
 
     hard: int = 1
@@ -49,6 +54,7 @@ class DenseMining:
     distance: Distance = "cosine"
     granularity: Granularity = "document"
     choose: Literal["nearest", "random"] = "random"
+    false_negative_ratio: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.hard, self.semi_hard) < 0 or self.hard + self.semi_hard == 0:
@@ -58,6 +64,12 @@ class DenseMining:
             )
         if not self.margin > 0:
             raise SettingsError(f"dense mining with margin {self.margin}: it must be above 0")
+        ratio = self.false_negative_ratio
+        if ratio is not None and not 0 < ratio < float("inf"):
+            raise SettingsError(
+                f"dense mining with false_negative_ratio {ratio}: it must be above 0, for example "
+                "0.95"
+            )
         for name, value, known in (
             ("distance", self.distance, ("cosine", "euclidean")),
             ("granularity", self.granularity, ("document", "passage")),
@@ -140,16 +152,20 @@ def mine_dense(
     parts: list[torch.Tensor] = []
     for rows, column_blocks in _blocks(len(questions), len(candidates), budget):
         anchors = questions[rows]
-        positive = _distance_of_pairs(anchors, candidates[barriers.gold[rows]], settings.distance)
+        gold = (anchors * candidates[barriers.gold[rows]]).sum(dim=1)
+        positive = from_dot(gold, settings.distance)
+        least = least_distance(gold, settings)
         best = _Best(len(anchors), settings, device)
         for columns in column_blocks:
-            distance = _distances(anchors, candidates[columns], settings.distance)
+            distance = from_dot(anchors @ candidates[columns].T, settings.distance)
             key = (
-                _mixed(row_key[rows].unsqueeze(1) + column_key[columns])
+                mixed(row_key[rows].unsqueeze(1) + column_key[columns])
                 if settings.choose == "random"
                 else (distance / GRID**2).to(torch.int64)
             )
             allowed = barriers.allowed(rows, columns)
+            if least is not None:
+                allowed &= distance >= least.unsqueeze(1)
             best.add(key, distance - positive.unsqueeze(1), allowed, columns.start)
         parts.append(best.columns())
     return _pairs(torch.cat(parts), settings) if parts else _pairs(_no_rows(settings), settings)
@@ -221,43 +237,31 @@ def _blocks(rows: int, columns: int, budget: int) -> Iterator[tuple[slice, list[
         yield slice(start, min(start + height, rows)), cuts
 
 
-def _distances(anchors: torch.Tensor, others: torch.Tensor, distance: Distance) -> torch.Tensor:
-    """Return all distances, shape (anchors, others)."""
-    return _from_dot(anchors @ others.T, distance)
-
-
-def _distance_of_pairs(
-    anchors: torch.Tensor, others: torch.Tensor, distance: Distance
-) -> torch.Tensor:
-    """Return the distance of each row to the same row of the other, shape (rows,)."""
-    return _from_dot((anchors * others).sum(dim=1), distance)
-
-
-def _from_dot(dot: torch.Tensor, distance: Distance) -> torch.Tensor:
+def from_dot(dot: torch.Tensor, distance: Distance) -> torch.Tensor:
     """Turn dot products of unit vectors into distances."""
     return (1 - dot) if distance == "cosine" else 2 * (1 - dot)
+
+
+def most_similar(positive: torch.Tensor, settings: DenseMining) -> torch.Tensor | None:
+    """Return the cosine above which a candidate is taken for an answer, or None.
+
+    ``positive`` is the cosine of each question and its answer, of any shape. Below zero a ratio
+    would turn the filter round, so that it is taken of the cosine's size.
+    """
+    ratio = settings.false_negative_ratio
+    return None if ratio is None else positive - (1 - ratio) * positive.abs()
+
+
+def least_distance(positive: torch.Tensor, settings: DenseMining) -> torch.Tensor | None:
+    """Return the distance that a candidate must have at least, or None; see most_similar."""
+    most = most_similar(positive, settings)
+    return None if most is None else from_dot(most, settings.distance)
 
 
 def _random_keys(count: int, rng: np.random.Generator, device: torch.device) -> torch.Tensor:
     # Raw bits stay the same for good; the methods of numpy's Generator may change.
     numbers = np.asarray(rng.bit_generator.random_raw(count), dtype=np.uint64)
     return torch.from_numpy(numbers.view(np.int64)).to(device)
-
-
-def _mixed(numbers: torch.Tensor) -> torch.Tensor:
-    """Scramble int64 numbers (the last steps of SplitMix64); the results lie in [0, 2**62)."""
-    numbers = (numbers ^ _shifted(numbers, 30)) * _signed(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ _shifted(numbers, 27)) * _signed(0x94D049BB133111EB)
-    return _shifted(numbers ^ _shifted(numbers, 31), 2)
-
-
-def _shifted(numbers: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift to the right, filling with zeros; torch fills with the sign."""
-    return (numbers >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >= 1 << 63 else number
 
 
 def _no_rows(settings: DenseMining) -> torch.Tensor:
