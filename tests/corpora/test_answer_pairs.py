@@ -22,6 +22,16 @@ def test_lines_are_joined_and_made_plain(tmp_path: Path) -> None:
     )
 
 
+def test_sentences_with_a_question_each_are_pairs_too(tmp_path: Path) -> None:
+    (tmp_path / "b-questions.txt").write_text("who came ?\n", "utf-8")
+    (tmp_path / "b-sentences.txt").write_text("`` i did , '' said anna . \n", "utf-8")
+    (tmp_path / "a.question").write_text("Which?\n", "utf-8")
+    (tmp_path / "a.context").write_text("Tea.\n", "utf-8")
+    pairs = read_answer_pairs(tmp_path)
+    assert pairs.questions == ("Which?", "who came?")
+    assert pairs.passages == ("Tea.", '"i did," said anna.')
+
+
 def test_a_squad_file_gives_each_question_with_its_passage(tmp_path: Path) -> None:
     question = {"id": "q", "question": "Which?", "answers": [{"text": "Tea", "answer_start": 0}]}
     article = {"title": "Tea", "paragraphs": [{"context": "Tea is green.", "qas": [question]}]}
@@ -46,13 +56,13 @@ def test_files_of_different_lengths_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pairs_and_a_missing_one_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no file such as NAME\.question"):
+    with pytest.raises(DataError, match=r"no files such as NAME\.question"):
         read_answer_pairs(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         read_answer_pairs(tmp_path / "nothing")
 
 
-def test_the_part_of_squad_has_4285_pairs_of_875_passages(data_folder: Path) -> None:
+def test_the_part_of_squad_has_pairs_with_passages_and_with_sentences(data_folder: Path) -> None:
     pairs = read_answer_pairs(data_folder / "squad_part")
-    assert (len(pairs), len(set(pairs.passages))) == (4285, 875)
+    assert (len(pairs), len(set(pairs.passages[:4285]))) == (4285 + 11877, 875)
     assert pairs.questions[1] == "What was the Bronx called in the mid-19th century?"

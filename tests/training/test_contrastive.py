@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from clrelkt.corpora import Corpus, split_corpus, take_split
 from clrelkt.corpora.answer_pairs import AnswerPairs
@@ -172,8 +173,13 @@ def test_whole_documents_and_the_anchor(corpus: Corpus, tiny_encoder: MuseEncode
     torch.testing.assert_close(loss, 0.5 * ranked + 3 * moved, atol=1e-4, rtol=1e-4)
 
 
-def test_pairs_english_and_answered_questions(corpus: Corpus, tiny_encoder: MuseEncoder) -> None:
-    settings = Contrastive(questions=0.0, english=0.5, pairs=WANTED, answered=GIVEN)
+@pytest.mark.parametrize("closeness", [0.0, 3.0])
+def test_pairs_english_and_answered_questions(
+    corpus: Corpus, tiny_encoder: MuseEncoder, closeness: float
+) -> None:
+    settings = Contrastive(
+        questions=0.0, english=0.5, pairs=WANTED, answered=GIVEN, closeness=closeness
+    )
     material = material_of(settings, corpus, tiny_encoder)
     method = prepare(settings, material)
     examples, loss = loss_of(method, material, tiny_encoder, 9)
@@ -188,12 +194,9 @@ def test_pairs_english_and_answered_questions(corpus: Corpus, tiny_encoder: Muse
         )
 
     def paired(one: list[str], other: list[str]) -> torch.Tensor:
-        return paired_loss(
-            texts.vectors(one),
-            texts.vectors(other),
-            temperature=TEMPERATURE,
-            same=same(one, other),
-        )
+        first, second = texts.vectors(one), texts.vectors(other)
+        ranked = paired_loss(first, second, temperature=TEMPERATURE, same=same(one, other))
+        return ranked + closeness * (1 - functional.cosine_similarity(first, second)).mean()
 
     asked = [material.questions[number] for number in examples[:, 0]]
     foreign = [question for question in asked if question.language != "en"]
@@ -216,6 +219,21 @@ def test_pairs_english_and_answered_questions(corpus: Corpus, tiny_encoder: Muse
         )
     )
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_closeness_pulls_translations_alone(corpus: Corpus, tiny_encoder: MuseEncoder) -> None:
+    gradients = []
+    for closeness in (0.0, 1.0):
+        settings = Contrastive(questions=0.0, english=1.0, closeness=closeness)
+        material = material_of(settings, corpus, tiny_encoder)
+        method = prepare(settings, material)
+        examples = method.examples(0, tiny_encoder)
+        vectors = material.bank.vectors(tiny_encoder, method.texts(examples)).requires_grad_()
+        method.loss(vectors, examples).backward()
+        gradients.append(vectors.grad)
+    foreign, english = (gradients[1] - gradients[0]).chunk(2)
+    assert foreign.abs().max() > 1e-3
+    torch.testing.assert_close(english, torch.zeros_like(english))
 
 
 def test_translated_passages_and_their_sentences(corpus: Corpus, tiny_encoder: MuseEncoder) -> None:

@@ -1,7 +1,8 @@
 """Questions with the text that answers each: nothing to search in, but plenty to train on.
 
 Read from a SQuAD-form JSON file, or from two files of equally many lines, ``NAME.question`` and
-``NAME.context``, whose texts may be tokenised (a space before each punctuation mark).
+``NAME.context`` or ``NAME-questions.txt`` and ``NAME-sentences.txt``, whose texts may be tokenised
+(a space before each punctuation mark).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from clrelkt.errors import DataError
 
 __all__ = ["AnswerPairs", "read_answer_pairs"]
 
-_QUESTIONS, _CONTEXTS = ".question", ".context"
+_FILES = ((".question", ".context"), ("-questions.txt", "-sentences.txt"))
+"""How the names of two files that belong together end."""
 _BEFORE = re.compile(r" (?=[.,;:?!)\]}%]|'s\b|n't\b)")
 _AFTER = re.compile(r"(?<=[(\[{$]) ")
 _QUOTED = re.compile(r'" ([^"]*?) "')
@@ -52,10 +54,15 @@ def read_answer_pairs(name_or_path: str | Path) -> AnswerPairs:
         path = found
     if path.is_file():
         return _read_json(path)
-    lines = sorted(path.glob(f"*{_QUESTIONS}"))
-    if not lines:
-        raise DataError(f"{path}: no file such as NAME{_QUESTIONS} with NAME{_CONTEXTS} beside it")
-    return _joined([_read_lines(file, file.with_suffix(_CONTEXTS)) for file in lines])
+    files = [
+        (file, file.with_name(file.name.removesuffix(question) + context))
+        for question, context in _FILES
+        for file in sorted(path.glob(f"*{question}"))
+    ]
+    if not files:
+        names = " or ".join(f"NAME{question} with NAME{context}" for question, context in _FILES)
+        raise DataError(f"{path}: no files such as {names}")
+    return _joined([_read_lines(*pair) for pair in files])
 
 
 def _read_json(path: Path) -> AnswerPairs:
@@ -90,7 +97,8 @@ def _lines(path: Path, log: FaultLog) -> list[str]:
 
 def _plain(text: str) -> str:
     """Undo the tokenisation of a text: no spaces before punctuation or inside brackets."""
-    closed = _AFTER.sub("", _BEFORE.sub("", " ".join(text.split())))
+    quoted = text.replace("``", '"').replace("''", '"')
+    closed = _AFTER.sub("", _BEFORE.sub("", " ".join(quoted.split())))
     return _QUOTED.sub(r'"\1"', closed)
 
 

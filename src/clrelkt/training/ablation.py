@@ -22,7 +22,7 @@ FORMAT = 1
 WHOLE = "whole recipe"
 """What tables call the recipe with nothing changed."""
 
-_WEIGHTS = ("whole_documents", "translated", "sentences", "english", "anchor")
+_WEIGHTS = ("whole_documents", "translated", "sentences", "english", "anchor", "closeness")
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:

@@ -125,12 +125,12 @@ def _terms(settings: Contrastive, material: Material) -> list[_Term]:
     if settings.sentences:
         terms.append(_SentenceTerm(settings.sentences, settings, material, texts))
     if settings.english:
-        terms.append(_EnglishTerm(settings.english, settings.temperature, material))
+        terms.append(_EnglishTerm(settings.english, settings, material))
     if settings.anchor:
         rows = [texts.passages, *([texts.documents] if settings.whole_documents else [])]
         terms.append(_AnchorTerm(settings.anchor, np.concatenate(rows), material))
     for wanted, pairs in zip(settings.pairs or (), material.supplies.pairs, strict=True):
-        terms.append(_PairTerm(wanted, settings.temperature, pairs, material.bank))
+        terms.append(_PairTerm(wanted, settings, pairs, material.bank))
     for given, answers in zip(settings.answered or (), material.supplies.answered, strict=True):
         rows = [
             material.bank.rows(answers.questions, "question"),
@@ -340,9 +340,9 @@ class _SentenceTerm:
 class _EnglishTerm(_NothingDrawn):
     """A question finds its version in the documents' language."""
 
-    def __init__(self, weight: float, temperature: float, material: Material) -> None:
+    def __init__(self, weight: float, settings: Contrastive, material: Material) -> None:
         self.weight = weight
-        self._temperature = temperature
+        self._settings = settings
         corpus, bank = material.corpus, material.bank
         own = corpus.document_language
         pairs = [(question, corpus.translation(question, own)) for question in material.questions]
@@ -361,9 +361,8 @@ class _EnglishTerm(_NothingDrawn):
         return self._questions[chosen], self._versions[chosen]
 
     def loss(self, batch: _Batch, *vectors: torch.Tensor) -> torch.Tensor:
-        first, second = vectors
         same = _sharing(batch, *self.texts(batch))
-        return paired_loss(first, second, temperature=self._temperature, same=same)
+        return _translation_loss(self._settings, vectors[0], vectors[1], same)
 
 
 class _AnchorTerm(_NothingDrawn):
@@ -387,14 +386,14 @@ class _PairTerm:
     def __init__(
         self,
         wanted: ParallelPairs,
-        temperature: float,
+        settings: Contrastive,
         pairs: Sequence[SentencePairs],
         bank: TextBank,
     ) -> None:
         self.weight = wanted.weight
         self.columns = _columns(wanted.share)
         self._share = wanted.share
-        self._temperature = temperature
+        self._settings = settings
         self._english = _rows_of(bank, pairs, lambda group: group.english)
         self._other = _rows_of(bank, pairs, lambda group: group.other)
         lengths = np.array([len(group) for group in pairs])
@@ -416,9 +415,17 @@ class _PairTerm:
         return self._other[chosen], self._english[chosen]
 
     def loss(self, batch: _Batch, *vectors: torch.Tensor) -> torch.Tensor:
-        first, second = vectors
         same = _sharing(batch, *self.texts(batch))
-        return paired_loss(first, second, temperature=self._temperature, same=same)
+        return _translation_loss(self._settings, vectors[0], vectors[1], same)
+
+
+def _translation_loss(
+    settings: Contrastive, foreign: torch.Tensor, english: torch.Tensor, same: torch.Tensor
+) -> torch.Tensor:
+    loss = paired_loss(foreign, english, temperature=settings.temperature, same=same)
+    if not settings.closeness:
+        return loss
+    return loss + settings.closeness * anchor_loss(foreign, english.detach())
 
 
 def _rows_of(

@@ -183,7 +183,9 @@ class Contrastive:
       they had at the start: 1 - cosine.
     - ``pairs`` and ``answered``: more texts, see there.
 
-    ``temperature`` divides every cosine.
+    ``temperature`` divides every cosine. ``closeness`` is what 1 - cosine counts beside the softmax
+    of ``english`` and of ``pairs``: a softmax is content once a translation is nearer than all
+    others, this pulls on, towards the English vector, which it does not move.
     """
 
     questions: float = 1.0
@@ -196,6 +198,7 @@ class Contrastive:
     pairs: tuple[ParallelPairs, ...] | None = None
     answered: tuple[AnsweredQuestions, ...] | None = None
     temperature: float = 0.05
+    closeness: float = 0.0
     score: Literal["passage", "best-passage"] = "passage"
     directions: Literal["forward", "both"] = "forward"
     false_negatives: float | None = None
@@ -209,6 +212,7 @@ class Contrastive:
             sentence_share=self.sentence_share,
             english=self.english,
             anchor=self.anchor,
+            closeness=self.closeness,
         )
         _check_temperature(self.temperature)
         if self.false_negatives is not None and not self.false_negatives > 0:
