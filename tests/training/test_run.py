@@ -63,6 +63,8 @@ def test_what_a_complete_run_leaves(finished_run: Run) -> None:
         ".lock",
         "encoders",
         "log.jsonl",
+        "portrait.json",
+        "portrait.safetensors",
         "results.json",
         "run.json",
         "timings.json",

@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "clrelkt.cli.reader:reader",
             "Train and evaluate models that point at the words that answer.",
         ),
+        "report": ("clrelkt.cli.report:report", "Make a run's page again, and its figures."),
         "results": ("clrelkt.cli.results:results", "Show records of earlier measurements."),
         "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
         "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),

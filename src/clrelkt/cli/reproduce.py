@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clrelkt.cli.finishing import finish
 from clrelkt.cli.options import changed_recipe, changes_in_words, run_options
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ def run_reproduction(
     from clrelkt.training.reproduction import reproduce as run_seeds
 
     reproduction = run_seeds(recipe, settings, range(seeds), jobs=jobs)
+    for folder in (settings.output / f"seed-{seed}" for seed in range(seeds)):
+        if not (folder / "report.html").exists():
+            finish(folder, quiet=True)
     found = reproduction.to_json(command)
     for path in filter(None, (settings.output / "record.json", record)):
         write_json(path, found)
@@ -109,7 +113,7 @@ def run_reproduction(
         f"{seeds} seed{'s' * (seeds > 1)}, split by {reproduction.recipe.split_by}; intervals are "
         f"{_interval(seeds)}"
     )
-    click.echo(f"runs, encoders and record: {settings.output}")
+    click.echo(f"runs, reports, encoders and record: {settings.output}")
 
 
 def _interval(seeds: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from clrelkt.cli.finishing import finish
 from clrelkt.cli.options import changed_recipe, run_options
 
 __all__ = ["train"]
@@ -63,6 +64,7 @@ def train(
         dev_only=dev_only,
     )
     run = run_recipe(chosen, settings)
+    finish(run.folder, quiet=True)
     if as_json:
         results = {name: result.to_json() for name, result in run.results.items()}
         click.echo(json.dumps(results, ensure_ascii=False, indent=1))
@@ -72,4 +74,4 @@ def train(
 
     if run.results:
         show_stages({name: aggregate([result]) for name, result in run.results.items()})
-    click.echo(f"the run, its log and its encoders: {run.folder}")
+    click.echo(f"the run, its report, its log and its encoders: {run.folder}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -79,6 +79,15 @@ class WrongAnswer:
         """Return the fields by name."""
         return {name: getattr(self, name) for name in self.__slots__}
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing, or is none of these.
+        """
+        return cls(**{**record, "answers": tuple(record["answers"])})
+
 
 def find_errors(
     evaluator: RetrievalEvaluator,
@@ -87,6 +96,8 @@ def find_errors(
     *,
     limit: int | None = None,
     seed: int = 0,
+    worst: bool = False,
+    languages: Collection[str] | None = None,
 ) -> tuple[WrongAnswer, ...]:
     """Return wrong answers behind ``results``, sorted by language as these are.
 
@@ -96,6 +107,8 @@ def find_errors(
         encode: the encoder's own function; it is asked again for the candidates of ``evaluator``.
         limit: draw at most this many, as evenly over the languages as there are errors.
         seed: of that draw.
+        worst: draw nothing: take those whose gold ranks last, of several the first.
+        languages: look at questions in these alone.
 
     Raises:
         DataError: results without ranks.
@@ -107,20 +120,23 @@ def find_errors(
     wrong = {
         task.language: [n for n, q in enumerate(task.questions) if ranks[_key(q)] > 1]
         for task in evaluator.tasks
+        if languages is None or task.language in languages
     }
-    chosen = wrong if limit is None else _sample(wrong, limit, seed)
+    chosen = wrong
+    if limit is not None:
+        chosen = _worst(wrong, results, limit) if worst else _sample(wrong, limit, seed)
     candidates = on_grid(torch.from_numpy(encode(evaluator.candidate_texts, "passage")))
     row = {text: number for number, text in enumerate(evaluator.candidate_texts)}
-    languages = tuple(results.languages)
+    evaluated = tuple(results.languages)
     errors: list[WrongAnswer] = []
     for task in evaluator.tasks:
-        numbers = chosen[task.language]
+        numbers = chosen.get(task.language)
         if not numbers:
             continue
         own = candidates[[row[text] for text in task.scored.texts]]
         searched = _Search(evaluator, task, own, partial(_vectors, encode))
         errors += [
-            searched.wrong_answer(number, found, ranks, languages)
+            searched.wrong_answer(number, found, ranks, evaluated)
             for number, found in zip(numbers, searched.questions(numbers), strict=True)
         ]
     return tuple(errors)
@@ -166,6 +182,18 @@ def _sample(wrong: Mapping[str, list[int]], limit: int, seed: int) -> dict[str, 
         code: sorted(shuffled[code][turn] for turn, _, own in turns if own == code)
         for code in wrong
     }
+
+
+def _worst(wrong: Mapping[str, list[int]], results: Results, limit: int) -> dict[str, list[int]]:
+    """Take the ``limit`` questions whose gold ranks last."""
+    ranks = {code: results.languages[code].ranks for code in wrong}
+    order = sorted(
+        (-int(own[number]), place, number, code)
+        for place, (code, own) in enumerate(ranks.items())
+        if own is not None
+        for number in wrong[code]
+    )[:limit]
+    return {code: sorted(n for _, _, n, own in order if own == code) for code in wrong}
 
 
 def _vectors(encode: Encode, texts: Sequence[str], kind: TextKind) -> torch.Tensor:

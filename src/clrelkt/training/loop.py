@@ -269,6 +269,7 @@ class _StageRun:
                 "epoch": self._position.epoch,
                 "step": self._position.step,
                 "loss": self._progress.take_mean_loss(),
+                "losses": self._progress.take_curve(),
                 "learning_rate": self._progress.learning_rate,
                 "dev_hit_rate@1": results.mean.hit_rate_at_1,
                 "languages": {

@@ -4,6 +4,8 @@
   folder, what that says of it, versions, hardware;
 - ``log.jsonl``: one line an evaluation on dev;
 - ``encoders/STAGE``: the encoder that each stage kept;
+- ``portrait.json`` and ``portrait.safetensors``: what pictures of the run are made of, such as
+  the vectors of some texts before and after;
 - ``results.json``: zero-shot, BM25 and every stage on the test questions;
 - ``timings.json``: seconds that each stage took;
 - ``checkpoint*`` and ``kept/`` while the run is under way.
@@ -21,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
@@ -30,7 +32,8 @@ from clrelkt.encoders import PUBLISHED, SaveForm, TrainableEncoder, load_encoder
 from clrelkt.encoders.muse_weights import weights_digest
 from clrelkt.encoders.tensors import read_tensors, write_tensors
 from clrelkt.errors import EncoderError, SettingsError, StorageError, TrainingError
-from clrelkt.evaluation import Results, RetrievalEvaluator, evaluate, evaluate_bm25
+from clrelkt.evaluation import Results, RetrievalEvaluator, evaluate_bm25
+from clrelkt.evaluation.encoding import remembered
 from clrelkt.files import atomic_file, storage_errors, write_json, write_text
 from clrelkt.progress import stage_bar
 from clrelkt.text import IcuWords
@@ -46,6 +49,7 @@ from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.measurements import measure
 from clrelkt.training.methods import prepare
+from clrelkt.training.portrait import portray, portrayed_encoders, write_portrait
 from clrelkt.training.provenance import count_translated, describe_encoder
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
 from clrelkt.training.stage_method import Material
@@ -366,7 +370,7 @@ class _Runner(Generic[E]):
         with clock.measure("test"):
             encoders: dict[str, E] = {ZERO_SHOT: self._base}
             encoders |= {stage.name: self._stage_encoder(stage) for stage in self._recipe.stages}
-            results = {} if self._settings.dev_only else self._test(encoders)
+            results = self._test(encoders)
             measured = {
                 wanted.name: measure(
                     wanted, encoders, self._recipe, self._corpus, self._settings.split_seed
@@ -386,15 +390,28 @@ class _Runner(Generic[E]):
         return results, measured
 
     def _test(self, encoders: Mapping[str, E]) -> dict[str, Results]:
-        test, settings = self._splits.test, self._recipe.evaluation
-        results: dict[str, Results] = {}
-        if _has_translations(test):
-            results[BASELINE] = evaluate_bm25(
-                test, settings, IcuWords(), split="test", known=self._base.languages
-            )
-        for name, encoder in encoders.items():
-            results[name] = evaluate(encoder, test, settings, split="test")
-        return results
+        """Test the encoders, where test questions may be looked at, and portray them."""
+        split: Literal["dev", "test"] = "dev" if self._settings.dev_only else "test"
+        asked = self._splits.dev if self._settings.dev_only else self._splits.test
+        evaluator = RetrievalEvaluator(asked, self._recipe.evaluation, split=split)
+        portrayed = portrayed_encoders(self._recipe)
+        encode = {
+            name: remembered(encoder.encode) if name in portrayed else encoder.encode
+            for name, encoder in encoders.items()
+            if name in portrayed or not self._settings.dev_only
+        }
+        results = {name: evaluator(encoders[name], encode[name]) for name in encode}
+        own = {name: encode[name] for name in portrayed}
+        languages = {stage.name: self._languages(stage) for stage in self._recipe.stages}
+        write_portrait(self._folder, portray(evaluator, results, own, languages))
+        if self._settings.dev_only:
+            return {}
+        if not _has_translations(asked):
+            return results
+        bm25 = evaluate_bm25(
+            asked, self._recipe.evaluation, IcuWords(), split="test", known=self._base.languages
+        )
+        return {BASELINE: bm25} | results
 
 
 def _foreign(corpus: Corpus) -> tuple[str, ...]:
@@ -478,7 +495,7 @@ def _check_same(was: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> N
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed process had begun to write; ``atomic_file`` names it so."""
-    files = ("run.json", "log.jsonl", "timings.json", "results.json", "checkpoint")
+    files = ("run.json", "log.jsonl", "timings.json", "results.json", "checkpoint", "portrait")
     for pattern in (*(f".{name}*.*" for name in files), "kept/.*.*", "encoders/.*.*"):
         for path in folder.glob(pattern):
             if path.is_dir():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from clrelkt.training.recipe import DevSettings, Optimisation
 
 __all__ = ["Progress", "Verdict"]
+
+_POINTS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class Progress:
     """How a stage stands.
 
     ``best`` is the highest dev score of what may be kept, ``bad`` counts the evaluations since
-    then, ``losses`` and ``loss_sum`` are the batches since the last evaluation and their losses.
+    then, ``losses`` and ``loss_sum`` are the batches since the last evaluation and their losses;
+    ``curve`` holds each of these.
     """
 
     learning_rate: float
@@ -31,6 +35,7 @@ class Progress:
     bad: int = 0
     losses: int = 0
     loss_sum: float = 0.0
+    curve: list[float] = field(default_factory=list)
 
     def judge(
         self, score: float, epoch: int, optimisation: Optimisation, dev: DevSettings
@@ -52,12 +57,20 @@ class Progress:
         """Take in the loss of a batch."""
         self.losses += 1
         self.loss_sum += loss
+        self.curve.append(loss)
 
     def take_mean_loss(self) -> float | None:
         """Return the mean loss since the last call, None where there was no batch."""
         mean = self.loss_sum / self.losses if self.losses else None
         self.losses, self.loss_sum = 0, 0.0
         return mean
+
+    def take_curve(self) -> list[float]:
+        """Return the losses since the last call, as at most 40 means of consecutive batches."""
+        width = math.ceil(len(self.curve) / _POINTS)
+        parts = [self.curve[at : at + width] for at in range(0, len(self.curve), width or 1)]
+        self.curve = []
+        return [float(f"{sum(part) / len(part):.5g}") for part in parts]
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain values."""

@@ -1,0 +1,85 @@
+"""Colours, in one place: light and dark, told apart by the colour-blind too.
+
+Categories use the hues of Okabe and Ito (Color Universal Design, 2008), darker or lighter as the
+background needs. No figure tells anything by colour alone: documents have letters, languages and
+stages shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from types import MappingProxyType
+
+__all__ = ["DARK", "LIGHT", "figure_css", "variables_css"]
+
+LIGHT: Mapping[str, str] = MappingProxyType(
+    {
+        "paper": "#ffffff",
+        "raised": "#f5f6f8",
+        "ink": "#1a1e24",
+        "muted": "#59626e",
+        "line": "#dfe3e8",
+        "faint": "#c2c9d1",
+        "accent": "#00609a",
+        "good": "#007a58",
+        "bad": "#b34700",
+        "c0": "#0072b2",
+        "c1": "#d55e00",
+        "c2": "#009e73",
+        "c3": "#b8569b",
+        "c4": "#c98a00",
+        "c5": "#3a9bdc",
+        "c6": "#6b4fbb",
+        "c7": "#7d6608",
+    }
+)
+
+DARK: Mapping[str, str] = MappingProxyType(
+    {
+        "paper": "#12151a",
+        "raised": "#1b2027",
+        "ink": "#e9ecf0",
+        "muted": "#a3adb9",
+        "line": "#2d343d",
+        "faint": "#4d5763",
+        "accent": "#6cbcf0",
+        "good": "#43cfa2",
+        "bad": "#ff9b57",
+        "c0": "#58aee8",
+        "c1": "#f58a42",
+        "c2": "#2fcc9c",
+        "c3": "#e795c9",
+        "c4": "#f2bd3f",
+        "c5": "#9ed8fb",
+        "c6": "#ab96f5",
+        "c7": "#cdb65a",
+    }
+)
+
+
+def variables_css() -> str:
+    """Return both palettes as CSS variables: as the reader's system is set, or has chosen."""
+
+    def block(palette: Mapping[str, str]) -> str:
+        return "".join(f"--{name}:{value};" for name, value in palette.items())
+
+    return (
+        f":root{{color-scheme:light;{block(LIGHT)}}}\n"
+        "@media screen and (prefers-color-scheme:dark){"
+        f":root:not([data-theme=light]){{color-scheme:dark;{block(DARK)}}}}}\n"
+        f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{block(DARK)}}}}}\n"
+    )
+
+
+def figure_css(palette: Mapping[str, str] | None = None) -> str:
+    """Return the rules of all figures; with a palette they need no variables."""
+    css = (
+        resources.files("clrelkt.reports.figures")
+        .joinpath("figures.css")
+        .read_text(encoding="utf-8")
+    )
+    if palette is None:
+        return css
+    return re.sub(r"var\(--([a-z0-9]+)\)", lambda found: palette[found.group(1)], css)
