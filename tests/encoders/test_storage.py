@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clrelkt.encoders import MuseEncoder, load_encoder
+from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.storage import SHARD_BYTES, save_muse
+from clrelkt.encoders.vocabulary import NewPieces, with_vocabulary
 from clrelkt.errors import EncoderError, StorageError
 
 TEXTS = ["the cat sat on the mat", "", "a dog", "das Haus am Fluss"]
@@ -107,6 +109,19 @@ class TestWhole:
         assert not (whole_folder / "delta-00000.safetensors").exists()
         assert_same_tensors(load_encoder(whole_folder), small_encoder)
 
+    def test_float16_is_half_the_size(
+        self, small_encoder: MuseEncoder, whole_folder: Path, tmp_path: Path
+    ) -> None:
+        small_encoder.save(tmp_path / "half", form="whole-float16")
+        sizes = [
+            (folder / "model.safetensors").stat().st_size
+            for folder in (tmp_path / "half", whole_folder)
+        ]
+        assert sizes[0] < 0.51 * sizes[1]
+        loaded = load_encoder(tmp_path / "half")
+        assert loaded.network.hidden_0.dtype == torch.float32
+        assert torch.equal(loaded.network.hidden_0, small_encoder.network.hidden_0.half().float())
+
     def test_a_compact_encoder_is_not_saved(
         self, small_encoder: MuseEncoder, tmp_path: Path
     ) -> None:
@@ -151,6 +166,73 @@ class TestDelta:
         cosines = (loaded.encode(TEXTS).astype(np.float64) * trained.encode(TEXTS)).sum(1)
         assert cosines.min() >= 0.999_999
 
+    @pytest.mark.parametrize(
+        ("form", "share", "cosine"),
+        [
+            ("delta-int8", 0.26, 0.999_99),
+            ("delta-int6", 0.22, 0.999_9),
+            ("delta-int4", 0.17, 0.999),
+        ],
+    )
+    def test_few_bits_lose_little(
+        self,
+        trained: MuseEncoder,
+        delta_folder: Path,
+        tmp_path: Path,
+        form: SaveForm,
+        share: float,
+        cosine: float,
+    ) -> None:
+        trained.save(tmp_path / "small", form=form)
+
+        def size(folder: Path) -> int:
+            return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+        assert size(tmp_path / "small") < share * size(delta_folder)
+        loaded = load_encoder(tmp_path / "small")
+        cosines = (loaded.encode(TEXTS).astype(np.float64) * trained.encode(TEXTS)).sum(1)
+        assert cosine <= cosines.min() < 1
+
+    def test_few_bits_round_the_difference_from_the_base(
+        self, muse: MuseEncoder, trained: MuseEncoder, tmp_path: Path
+    ) -> None:
+        trained.save(tmp_path / "small", form="delta-int6")
+        loaded = load_encoder(tmp_path / "small")
+        rows = [2, 3, 8]  # Row 2 is not changed.
+        base = muse.network.embedding.detach()[rows]
+        difference = trained.network.embedding.detach()[rows] - base
+        got = loaded.network.embedding.detach()[rows] - base
+        scale = difference.abs().amax(1, keepdim=True) / 31
+        assert torch.equal(got[0], torch.zeros_like(got[0]))
+        assert ((got - difference).abs() <= scale / 2 + 1e-6).all()
+
+    def test_few_bits_with_new_pieces(self, muse: MuseEncoder, tmp_path: Path) -> None:
+        pieces = NewPieces(tuple(f"ᚠᚢ{number}ᚦ" for number in range(14)), (-9.0,) * 14)
+        rows = torch.randn(14, 512, generator=torch.Generator().manual_seed(0))
+        grown = with_vocabulary(muse, pieces, rows, ("is",))
+        grown.save(tmp_path / "small", form="delta-int8")
+        loaded = load_encoder(tmp_path / "small")
+        assert loaded.languages == muse.languages | {"is"}
+        table = loaded.network.embedding.detach()
+        assert table.shape == (128_014, 512)
+        # The first ten stand where the base has rows that no token ever had.
+        scale = rows[10:].abs().amax(1, keepdim=True) / 127
+        assert ((table[128_010:] - rows[10:]).abs() <= scale / 2 + 1e-6).all()
+        text = ["ᚠᚢ7ᚦ"]
+        assert float((loaded.encode(text) * grown.encode(text)).sum()) >= 0.9999
+
+    def test_few_bits_without_their_scales_are_refused(
+        self, trained: MuseEncoder, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "small"
+        trained.save(folder, form="delta-int4")
+        for path in folder.glob("delta-*.safetensors"):
+            stored = load_file(str(path))
+            stored.pop("embedding.scales", None)
+            save_file(stored, str(path))
+        with pytest.raises(EncoderError, match=f"{folder}: the changed rows do not fit"):
+            load_encoder(folder)
+
     def test_of_an_unchanged_encoder(self, muse: MuseEncoder, tmp_path: Path) -> None:
         muse.save(tmp_path / "same", form="delta")
         assert_same_tensors(load_encoder(tmp_path / "same"), muse)
@@ -161,7 +243,7 @@ class TestDelta:
         compact = muse.compact(torch.tensor([1, 2]))
         with torch.no_grad():
             compact.network.hidden_1[0, 0] = 70_000.0
-        with pytest.raises(EncoderError, match=r"hidden_1 holds values that torch\.float16 cannot"):
+        with pytest.raises(EncoderError, match="hidden_1 holds values that delta-float16 cannot"):
             muse.write_back(compact).save(tmp_path / "half", form="delta-float16")
         assert list(tmp_path.iterdir()) == []
 
@@ -219,8 +301,8 @@ class TestFoldersThatAreNoEncoder:
             load_encoder(whole_folder)
 
     def test_a_newer_format(self, whole_folder: Path) -> None:
-        edit_description(whole_folder, format=3)
-        with pytest.raises(EncoderError, match=r"format 3, .* up to 2; install a newer clrelkt"):
+        edit_description(whole_folder, format=4)
+        with pytest.raises(EncoderError, match=r"format 4, .* up to 3; install a newer clrelkt"):
             load_encoder(whole_folder)
 
     @pytest.mark.parametrize(
@@ -228,7 +310,7 @@ class TestFoldersThatAreNoEncoder:
         [
             ("kind", "bert", "kind 'bert' is not known"),
             ("kind", None, "kind is None, expected a str"),
-            ("form", "half", "form 'half', expected one of whole, delta, delta-float16"),
+            ("form", "half", "form 'half', expected one of whole, whole-float16, delta,"),
             ("base", 3, "base is 3, expected a str"),
             ("languages", "en", "languages is 'en', expected a list"),
         ],

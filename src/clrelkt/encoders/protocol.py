@@ -13,8 +13,13 @@ from clrelkt.encoders.ragged import RaggedBatch
 
 __all__ = ["Encoder", "SaveForm", "TextKind", "TrainableEncoder"]
 
-SaveForm = Literal["whole", "delta", "delta-float16"]
-"""How an encoder is written: every tensor, or only what differs from its published base."""
+SaveForm = Literal[
+    "whole", "whole-float16", "delta", "delta-float16", "delta-int8", "delta-int6", "delta-int4"
+]
+"""How an encoder is written: every tensor, or only what differs from its published base.
+
+float16 and int round the numbers to that many bits; the other forms are exact.
+"""
 
 TextKind = Literal["question", "passage"]
 """What a text is: some encoders put another prompt before a question than before a passage."""

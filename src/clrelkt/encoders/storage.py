@@ -3,11 +3,13 @@
 A folder holds ``clrelkt.json`` (format version, kind, form, base, weights, languages), the tensors
 as safetensors, the SentencePiece model, and the two files that let sentence-transformers open it.
 
-- *whole*: every tensor in float32; needs nothing else.
+- *whole*: every tensor, in float32 or (format 3) in float16; needs nothing else.
 - *delta*: only what differs from the published encoder that it started from: the changed rows of
   the embedding table and the changed matrices, in float32 (exact) or float16 (half the size, values
   rounded to 11 bits), in files of at most 15 MiB that ``clrelkt.json`` lists. With new pieces
-  (format 2) the table has more rows, and the SentencePiece model is there too.
+  (format 2) the table has more rows, and the SentencePiece model is there too. The forms *int8*,
+  *int6* and *int4* (format 3) keep the difference from the base in as many bits a number, with a
+  scale for each row of the table; matrices always have 8, with a scale for each of their outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import torch
@@ -25,6 +28,7 @@ from clrelkt.encoders.muse import EncoderIdentity, MuseEncoder, MuseNetwork
 from clrelkt.encoders.muse_weights import weights_digest
 from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.published import PUBLISHED, load_published
+from clrelkt.encoders.quantised import Quantised, quantise_columns, quantise_rows
 from clrelkt.encoders.tensors import read_tensors, write_tensors
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError, StorageError
@@ -39,13 +43,20 @@ __all__ = [
     "write_muse_files",
 ]
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION_FILE = "clrelkt.json"
 SHARD_BYTES = 15 * 2**20
 """No file of a delta is larger."""
 
 _PLAIN_FORMAT = 1
-"""The format of everything but a delta with new pieces, so that older versions read it too."""
+_GROWN_FORMAT = 2
+_SMALL_FORMAT = 3
+"""What is written says the lowest format that has it, so that older versions read it too."""
+
+_ROW_BITS: Mapping[SaveForm, int] = MappingProxyType(
+    {"delta-int8": 8, "delta-int6": 6, "delta-int4": 4}
+)
+_MATRIX_BITS = 8
 
 _HEADER_BYTES = 16 * 2**10
 _WHOLE_FILE = "model.safetensors"
@@ -85,7 +96,7 @@ def check_target(folder: Path, base: str, form: SaveForm) -> None:
         EncoderError: a delta of an encoder whose base is not known.
         StorageError: ``folder`` holds something else.
     """
-    if form != "whole":
+    if not _is_whole(form):
         _check_base(base)
     with storage_errors(folder):
         free = not folder.exists() or (folder / DESCRIPTION_FILE).is_file()
@@ -104,7 +115,10 @@ def write_muse_files(encoder: MuseEncoder, target: Path, form: SaveForm) -> None
         for name, parameter in encoder.network.named_parameters()
     }
     description = _description(encoder, form)
-    if form == "whole":
+    if _is_whole(form):
+        if form == "whole-float16":
+            tensors = {name: tensor.half() for name, tensor in tensors.items()}
+            _refuse_infinite(tensors, form)
         write_tensors(target / _WHOLE_FILE, tensors)
         (target / _SENTENCEPIECE_FILE).write_bytes(encoder.tokenizer.model)
     else:
@@ -125,8 +139,9 @@ def load_muse(folder: Path) -> MuseEncoder:
         weights=description["weights"],
         languages=frozenset(description["languages"]),
     )
-    if description["form"] == "whole":
-        network = _network(read_tensors(folder / _WHOLE_FILE), folder)
+    if _is_whole(description["form"]):
+        stored = read_tensors(folder / _WHOLE_FILE)
+        network = _network({name: tensor.float() for name, tensor in stored.items()}, folder)
         return MuseEncoder(network, _read_tokenizer(folder, network), identity)
     if description["base"] not in PUBLISHED:
         raise EncoderError(
@@ -147,7 +162,7 @@ def load_muse(folder: Path) -> MuseEncoder:
 
 def _description(encoder: MuseEncoder, form: SaveForm) -> dict[str, Any]:
     return {
-        "format": _PLAIN_FORMAT,
+        "format": _SMALL_FORMAT if form in _ROW_BITS or form == "whole-float16" else _PLAIN_FORMAT,
         "kind": "muse",
         "form": form,
         "base": encoder.identity.base,
@@ -219,7 +234,7 @@ def _write_delta(
     base_name = encoder.identity.base
     _check_base(base_name)
     published = load_published(base_name)
-    base = dict(published.network.named_parameters())
+    base = {name: tensor.detach() for name, tensor in published.network.named_parameters()}
     shared = base[_TABLE].shape[0]
     if tensors[_TABLE].shape[0] < shared:
         raise EncoderError(
@@ -229,30 +244,61 @@ def _write_delta(
     if encoder.tokenizer.model != published.tokenizer.model:
         (target / _SENTENCEPIECE_FILE).write_bytes(encoder.tokenizer.model)
         grown = {
-            "format": FORMAT,
+            "format": max(_GROWN_FORMAT, _description(encoder, form)["format"]),
             "rows": tensors[_TABLE].shape[0],
             "sentencepiece_sha256": _digest(encoder.tokenizer.model),
         }
-    dtype = torch.float16 if form == "delta-float16" else torch.float32
     added = tensors[_TABLE].shape[0] - shared
     was = functional.pad(base[_TABLE], (0, 0, 0, added), value=float("nan"))  # Equal to nothing.
     changed = (tensors[_TABLE] != was).any(1).nonzero().squeeze(1)
+    others = [
+        name for name in tensors if name != _TABLE and not torch.equal(tensors[name], base[name])
+    ]
     pieces = {f"{_TABLE}.rows": changed.to(torch.int32)}
-    values = tensors[_TABLE][changed].to(dtype)
-    per_file = (SHARD_BYTES - _HEADER_BYTES) // (values.shape[1] * values.element_size())
-    for index, part in enumerate(torch.split(values, per_file)):
-        pieces[f"{_TABLE}.values.{index}"] = part.contiguous()
-    for name, tensor in tensors.items():
-        if name != _TABLE and not torch.equal(tensor, base[name]):
-            pieces[name] = tensor.to(dtype)
-    for name, tensor in pieces.items():
-        if not torch.isfinite(tensor).all():
-            raise EncoderError(f"{name} holds values that {dtype} cannot hold: save it whole")
+    if form in _ROW_BITS:
+        rows = tensors[_TABLE][changed] - was[changed].nan_to_num(0.0)
+        pieces |= _small_rows(rows, _ROW_BITS[form])
+        for name in others:
+            pieces |= _small_matrix(name, tensors[name] - base[name])
+    else:
+        dtype = torch.float16 if form == "delta-float16" else torch.float32
+        pieces |= _shards(f"{_TABLE}.values", tensors[_TABLE][changed].to(dtype))
+        pieces |= {name: tensors[name].to(dtype) for name in others}
+    _refuse_infinite(pieces, form)
     files = []
     for index, tensors_of_file in enumerate(_packed(pieces)):
         files.append(f"delta-{index:05d}.safetensors")
         write_tensors(target / files[-1], tensors_of_file)
     return {"base_sha256": weights_digest(base), "files": files} | grown
+
+
+def _shards(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Cut a matrix into runs of rows that a file has room for."""
+    per_file = (SHARD_BYTES - _HEADER_BYTES) // (values.shape[1] * values.element_size())
+    parts = torch.split(values, per_file)
+    return {f"{name}.{index}": part.contiguous() for index, part in enumerate(parts)}
+
+
+def _small_rows(rows: torch.Tensor, bits: int) -> dict[str, torch.Tensor]:
+    quantised = quantise_rows(rows, bits)
+    return _shards(f"{_TABLE}.values", quantised.codes) | {f"{_TABLE}.scales": quantised.scales}
+
+
+def _small_matrix(name: str, difference: torch.Tensor) -> dict[str, torch.Tensor]:
+    if difference.dim() == 1:
+        return {name: difference}
+    quantised = quantise_columns(difference, _MATRIX_BITS)
+    return {name: quantised.codes, f"{name}.scales": quantised.scales}
+
+
+def _refuse_infinite(pieces: Mapping[str, torch.Tensor], form: SaveForm) -> None:
+    for name, tensor in pieces.items():
+        if not torch.isfinite(tensor).all():
+            raise EncoderError(f"{name} holds values that {form} cannot hold: save it whole")
+
+
+def _is_whole(form: str) -> bool:
+    return form.startswith("whole")
 
 
 def _check_base(base: str) -> None:
@@ -297,11 +343,36 @@ def _apply_delta(
     if rows is None or not parts:
         raise EncoderError(f"{folder}: the delta's changed rows are missing")
     table = _lengthened(tensors[_TABLE], rows, folder, description)
+    values = torch.cat([stored.pop(name) for name in parts])
+    bits = _ROW_BITS.get(description["form"])
     try:
-        table[rows.long()] = torch.cat([stored.pop(name).float() for name in parts])
-    except (IndexError, RuntimeError) as error:
+        if bits is None:
+            table[rows.long()] = values.float()
+        else:
+            scales = stored.pop(f"{_TABLE}.scales")
+            shape = (len(rows), table.shape[1])
+            table[rows.long()] += Quantised(values, scales, bits, shape, by_row=True).restored()
+            stored = _restored_matrices(stored, tensors)
+    except (IndexError, KeyError, RuntimeError, EncoderError) as error:
         raise EncoderError(f"{folder}: the changed rows do not fit their base ({error})") from error
     return tensors | {name: value.float() for name, value in stored.items()} | {_TABLE: table}
+
+
+def _restored_matrices(
+    stored: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Add the differences to the base; a name without a base stays, to be refused as unknown."""
+    found = {}
+    for name, value in stored.items():
+        if name.endswith(".scales"):
+            continue
+        was, scales = base.get(name), stored.get(f"{name}.scales")
+        if was is None or scales is None:
+            found[name] = value if was is None else was + value
+        else:
+            quantised = Quantised(value, scales, _MATRIX_BITS, tuple(was.shape), by_row=False)
+            found[name] = was + quantised.restored()
+    return found
 
 
 def _lengthened(
