@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "Train and evaluate models that point at the words that answer.",
         ),
         "report": ("clrelkt.cli.report:report", "Make a run's page again, and its figures."),
+        "export": ("clrelkt.cli.export:export", "Write an encoder in a form that others open."),
         "results": ("clrelkt.cli.results:results", "Show records of earlier measurements."),
         "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
         "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),

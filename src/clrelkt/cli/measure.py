@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clrelkt.cli.export import measure_exports
 from clrelkt.cli.measure_questions import mixed_pool, sentences
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ __all__ = ["measure"]
 
 @click.group()
 def measure() -> None:
-    """Measure an encoder in other ways: translations, mixed-language pools, sentences."""
+    """Measure an encoder in other ways: translations, mixed-language pools, sentences, exports."""
 
 
 measure.add_command(mixed_pool)
 measure.add_command(sentences)
+measure.add_command(measure_exports)
 
 
 @measure.command()

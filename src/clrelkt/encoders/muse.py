@@ -25,14 +25,14 @@ from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError
 
-__all__ = ["MUSE_LANGUAGES", "EncoderIdentity", "MuseEncoder", "MuseNetwork"]
+__all__ = ["LAYER_NORM_EPSILON", "MUSE_LANGUAGES", "EncoderIdentity", "MuseEncoder", "MuseNetwork"]
 
 MUSE_LANGUAGES = frozenset(
     ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh")
 )
 """Languages that mUSE was trained on."""
 
-_EPSILON = 1e-12
+LAYER_NORM_EPSILON = 1e-12
 _CPU_BATCH_TOKENS = 32_768
 _GPU_BATCH_TOKENS = 524_288
 
@@ -94,7 +94,7 @@ class MuseNetwork(nn.Module):
             self.convolution_bias_1,
             tuple(self._kernel(2, size) for size, _ in BRANCHES),
             self.convolution_bias_2,
-            _EPSILON,
+            LAYER_NORM_EPSILON,
         )
         count = batch.lengths.to(pooled.dtype).unsqueeze(1)
         summed = pooled * self.token_gain + count * self.token_bias
@@ -107,7 +107,7 @@ class MuseNetwork(nn.Module):
     def _project(self, embedded: torch.Tensor) -> torch.Tensor:
         branches = torch.addmm(self.projection_bias, embedded, self.projection)
         apart = branches.view(-1, len(BRANCHES), BRANCH_WIDTH)
-        normal = functional.layer_norm(apart, (BRANCH_WIDTH,), eps=_EPSILON)
+        normal = functional.layer_norm(apart, (BRANCH_WIDTH,), eps=LAYER_NORM_EPSILON)
         return functional.pad(normal.flatten(1) * self.branch_gain + self.branch_bias, (0, 0, 0, 1))
 
     def _windows(self, projected: torch.Tensor, index: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 
-__all__ = ["BRANCHES", "BRANCH_WIDTH", "CPU_BLOCK_TOKENS", "TokenLayout", "pool_tokens"]
+__all__ = ["BRANCHES", "BRANCH_WIDTH", "CPU_BLOCK_TOKENS", "GAP", "TokenLayout", "pool_tokens"]
 
 BRANCHES = ((2, 0), (3, 1), (5, 2))
 """Window size and left context of each convolution branch."""
@@ -32,6 +32,7 @@ BRANCH_WIDTH = 256
 CPU_BLOCK_TOKENS = 2048
 """Tokens that are worked through at a time on a CPU; more would not stay in the cache."""
 GAP = 2
+"""Rows of zeros before the first text and behind each."""
 
 
 @dataclass(frozen=True, slots=True)

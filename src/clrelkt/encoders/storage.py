@@ -41,6 +41,7 @@ __all__ = [
     "load_muse",
     "save_muse",
     "write_muse_files",
+    "write_sentence_transformers_files",
 ]
 
 FORMAT = 3
@@ -84,7 +85,7 @@ def save_muse(
     check_target(folder, encoder.identity.base, form)
     with atomic_folder(folder) as target:
         write_muse_files(encoder, target, form)
-        _write_sentence_transformers_files(target)
+        write_sentence_transformers_files(target)
         for name, record in (records or {}).items():
             write_json(target / name, record)
 
@@ -394,8 +395,9 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write_sentence_transformers_files(target: Path) -> None:
-    write_json(target / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": _MODULE}])
+def write_sentence_transformers_files(target: Path, module: str = _MODULE) -> None:
+    """Write what sentence-transformers opens a folder by; ``module`` is a class of its or ours."""
+    write_json(target / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": module}])
     write_json(
         target / "config_sentence_transformers.json",
         {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
