@@ -62,6 +62,10 @@ def test_parts_that_do_not_fit_are_refused() -> None:
             dataclasses.replace(quantised, **change).restored()
 
 
+def test_no_rows_at_all() -> None:
+    assert quantise_rows(torch.empty(0, 5), 6).restored().shape == (0, 5)
+
+
 @pytest.mark.parametrize("bits", [1, 9])
 def test_other_numbers_of_bits_are_refused(bits: int) -> None:
     with pytest.raises(ValueError, match="2 to 8 expected"):

@@ -92,7 +92,7 @@ def _packed(codes: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return unsigned
     apart = np.unpackbits(unsigned[:, :, None], axis=2)[:, :, 8 - bits :]
-    return np.packbits(apart.reshape(codes.shape[0], -1), axis=1)
+    return np.packbits(apart.reshape(codes.shape[0], codes.shape[1] * bits), axis=1)
 
 
 def _unpacked(packed: np.ndarray, bits: int, width: int) -> np.ndarray:
