@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,13 +128,13 @@ def test_random_ones_are_those_with_the_smallest_keys(seed: int, settings: Dense
         assert row == expected
 
 
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(deadline=None, max_examples=25)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["nearest", "random"]),
-    st.integers(1, 50),
-    st.integers(1, 60),
-    st.sampled_from([1, 9, 1000]),
+    st.integers(5, 50),
+    st.integers(40, 300),
+    st.sampled_from([60, 1000]),
 )
 def test_cuts_change_nothing(seed: int, choose: Any, rows: int, part: int, budget: int) -> None:
     given = problem(seed)
@@ -281,3 +286,22 @@ def test_wrong_vectors_and_golds(message: str, changed: dict[str, Any]) -> None:
 def test_too_little_memory_for_a_candidate() -> None:
     with pytest.raises(SettingsError, match="10 bytes of memory"):
         LargeMiner(torch.eye(3), torch.arange(3), torch.arange(3), DenseMining(), 0, memory=10)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="pip install 'clrelkt[gpu]'")
+def test_the_kernels_find_what_the_plain_screen_finds() -> None:
+    """By Triton's interpreter; bench/dense_mining_scale.py does the same on a GPU."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(Path(__file__).with_name("interpreted.py"))],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "as expected\n"), done.stderr
+
+
+def test_a_screen_that_cannot_be() -> None:
+    numbers = torch.arange(3)
+    for screen, message in (("fused", "needs a GPU"), ("fast", "auto, plain, two-pass, fused")):
+        with pytest.raises(SettingsError, match=message):
+            LargeMiner(torch.eye(3), numbers, numbers, DenseMining(), 0, screen=screen)  # type: ignore[arg-type]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -143,6 +144,7 @@ class LargeMiner:
         self._seed = seed
         self._budget = _GPU_BLOCK if self._device.type == "cuda" else _BLOCK
         self._screen = _screen(screen, self._device)
+        self._compiled = not isinstance(self._screen, PlainScreen)
         self._slices = list(self._cut(memory))
         self._resident = self._load(self._slices[0]) if len(self._slices) == 1 else None
 
@@ -269,6 +271,10 @@ class LargeMiner:
         column: torch.Tensor,
     ) -> torch.Tensor:
         """Return the exact cosines of pairs, shape (pairs,), float64."""
+        if self._compiled:
+            from clrelkt.mining.kernels import exact_scores
+
+            return exact_scores(questions, candidates, row, column)
         scores = torch.empty(len(row), dtype=torch.float64, device=row.device)
         pairs_at_once = max(1, self._budget * 4 // self.dimension)
         for start in range(0, len(row), pairs_at_once):
@@ -356,11 +362,18 @@ class LargeMiner:
         settings = self.settings
         margin = settings.margin if settings.distance == "cosine" else settings.margin / 2
         most = most_similar(rows.positive, settings)
-        high = torch.full_like(error, torch.inf) if most is None else most + error
-        semi_high = torch.minimum(high, rows.positive + error)
+        high = None if most is None else most + error
+        semi_high = rows.positive + error
+        if high is not None:
+            semi_high = torch.minimum(high, semi_high)
         hard_low = self._tightened(rows.hard, rows.positive - error, error)
         semi_low = self._tightened(rows.semi_hard, rows.positive - margin - error, error)
-        scores = (hard_low.float(), high.float(), semi_low.float(), semi_high.float())
+        scores = (
+            hard_low.float(),
+            None if high is None else high.float(),
+            semi_low.float(),
+            semi_high.float(),
+        )
         if rows.key is None:
             return Limits(*scores)
         return Limits(*scores, rows.key, _last_key(rows.hard), _last_key(rows.semi_hard))
@@ -445,9 +458,20 @@ def _last_key(selection: Selection) -> torch.Tensor:
 def _screen(screen: ScreenName | Screen, device: torch.device) -> Screen:
     if not isinstance(screen, str):
         return screen
-    if screen == "plain" or (screen == "auto" and device.type != "cuda"):
+    if screen not in get_args(ScreenName):
+        raise SettingsError(f"screen {screen!r}: one of {', '.join(get_args(ScreenName))} expected")
+    compiled = device.type == "cuda" and find_spec("triton") is not None
+    if screen == "plain" or (screen == "auto" and not compiled):
         return PlainScreen(_GPU_BLOCK if device.type == "cuda" else _BLOCK)
-    raise MissingExtraError("triton", "gpu")
+    if device.type != "cuda":
+        raise SettingsError(
+            f"screen {screen!r} on {device.type}: it needs a GPU; use plain or auto"
+        )
+    if find_spec("triton") is None:
+        raise MissingExtraError("triton", "gpu")
+    from clrelkt.mining.kernels import FusedScreen, TwoPassScreen
+
+    return FusedScreen() if screen == "fused" else TwoPassScreen()
 
 
 @contextmanager

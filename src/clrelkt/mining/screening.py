@@ -8,7 +8,7 @@ choose is among the pairs kept, and the choice is the same as if every score wer
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -76,13 +76,14 @@ class Limits:
     """What a screen lets through: scores of each row and, where negatives are random, keys.
 
     A pair may be a hard negative where ``hard_low`` <= score <= ``hard_high``, a semi-hard one
-    where ``semi_low`` <= score <= ``semi_high``; all shape (rows,), float32. With ``row_key``
-    (rows,) and ``column_key`` (columns,), int32, its key ``row_key ^ column_key`` must also be at
-    most ``hard_key`` or ``semi_key`` (rows,), int32; otherwise the four are None.
+    where ``semi_low`` <= score <= ``semi_high``; all shape (rows,), float32, ``hard_high`` None
+    where there is no such limit. With ``row_key`` (rows,) and ``column_key`` (columns,), int32,
+    its key ``row_key ^ column_key`` must also be at most ``hard_key`` or ``semi_key`` (rows,),
+    int32; otherwise the four are None.
     """
 
     hard_low: torch.Tensor
-    hard_high: torch.Tensor
+    hard_high: torch.Tensor | None
     semi_low: torch.Tensor
     semi_high: torch.Tensor
     row_key: torch.Tensor | None = None
@@ -93,7 +94,7 @@ class Limits:
         """Return the limits of some rows."""
         return Limits(
             self.hard_low[rows],
-            self.hard_high[rows],
+            None if self.hard_high is None else self.hard_high[rows],
             self.semi_low[rows],
             self.semi_high[rows],
             None if self.row_key is None else self.row_key[rows],
@@ -104,10 +105,21 @@ class Limits:
     def __len__(self) -> int:
         return self.hard_low.shape[0]
 
+    def widened(self) -> Limits:
+        """Return limits for scores that were rounded to float16, in whatever direction."""
+        return replace(
+            self,
+            hard_low=_moved(self.hard_low, -1),
+            hard_high=None if self.hard_high is None else _moved(self.hard_high, 1),
+            semi_low=_moved(self.semi_low, -1),
+            semi_high=_moved(self.semi_high, 1),
+        )
+
     def let_through(self, scores: torch.Tensor, column_key: torch.Tensor | None) -> torch.Tensor:
         """Return which of ``scores`` (rows, columns) pass, bool."""
         hard = scores >= self.hard_low.unsqueeze(1)
-        hard &= scores <= self.hard_high.unsqueeze(1)
+        if self.hard_high is not None:
+            hard &= scores <= self.hard_high.unsqueeze(1)
         semi = scores >= self.semi_low.unsqueeze(1)
         semi &= scores <= self.semi_high.unsqueeze(1)
         if self.row_key is not None:
@@ -162,6 +174,11 @@ class PlainScreen:
                 keys = None if column_key is None else column_key[columns]
                 row, column = torch.nonzero(limits[rows].let_through(scores, keys), as_tuple=True)
                 yield row + top, column + left
+
+
+def _moved(limits: torch.Tensor, sign: int) -> torch.Tensor:
+    # float16 holds 11 bits, down to multiples of 2**-24.
+    return limits + sign * (limits.abs() * 2.0**-10 + 2.0**-24)
 
 
 def multiply(questions: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
