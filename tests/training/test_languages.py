@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,9 @@ from clrelkt.errors import DataError, SettingsError, StorageError, TrainingError
 from clrelkt.training.languages import (
     LanguageAddition,
     LanguageSettings,
-    _learning_rate,
-    _loss,
     add_languages,
 )
+from clrelkt.training.refinement import RefinementSettings, Translations, refine
 
 SMALL = LanguageSettings(pieces=400, epochs=2, batch=256)
 
@@ -169,32 +169,73 @@ class TestRefusals:
             LanguageSettings(**values)  # type: ignore[arg-type]
 
 
-class TestLoss:
-    def test_by_hand(self) -> None:
-        settings = LanguageSettings(temperature=0.5, closeness=3.0)
-        vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-        targets = torch.tensor([[0.8, 0.6], [0.0, 1.0]])
-        loss = _loss(vectors, targets, torch.tensor([4, 5]), torch.tensor([1.0, 3.0]), settings)
-        first = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(0.0))) + 3 * (1 - 0.8)
-        second = -math.log(math.exp(1.6) / (math.exp(1.6) + math.exp(1.92))) + 3 * (1 - 0.8)
-        assert float(loss) == pytest.approx((first + 3 * second) / 4, rel=1e-5)
+REFINEMENT = RefinementSettings(epochs=6, batch=32, learning_rate=1e-3, anchor=50.0)
+KNOWN = ("The house is old.", "Der Hund schläft.", "Где находится вокзал?")
 
-    def test_the_same_english_text_is_no_negative(self) -> None:
-        settings = LanguageSettings(closeness=0.0)
-        vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
-        targets = torch.tensor([[0.8, 0.6], [0.8, 0.6]])
-        loss = _loss(vectors, targets, torch.tensor([7, 7]), torch.ones(2), settings)
-        assert float(loss) == pytest.approx(0.0)
 
-    def test_one_cycle(self) -> None:
-        settings = LanguageSettings(learning_rate=2.0, warm_up=0.25)
-        assert _learning_rate(0.0, settings) == pytest.approx(0.08)
-        assert _learning_rate(0.25, settings) == pytest.approx(2.0)
-        assert _learning_rate(0.625, settings) == pytest.approx(1.0)
-        assert _learning_rate(1.0, settings) == pytest.approx(0.0)
-        rates = [_learning_rate(step / 100, settings) for step in range(101)]
-        assert rates[:26] == sorted(rates[:26])
-        assert rates[25:] == sorted(rates[25:], reverse=True)
+@pytest.fixture(scope="module")
+def refined(muse: MuseEncoder, greek: SentencePairs) -> tuple[MuseEncoder, list[int]]:
+    steps: list[int] = []
+    pairs = Translations(greek.english[:100], greek.other[:100], [1.0] * 100)
+    found = refine(muse, muse, pairs, KNOWN, REFINEMENT, advance=steps.append)
+    return found, steps
+
+
+class TestRefinement:
+    """All parameters learn; what was known stays near where it was."""
+
+    def test_translations_come_nearer(
+        self,
+        muse: MuseEncoder,
+        greek: SentencePairs,
+        refined: tuple[MuseEncoder, list[int]],
+    ) -> None:
+        english = muse.encode(greek.english[:100])
+        before, after = (
+            float((encoder.encode(greek.other[:100]) * english).sum(1).mean())
+            for encoder in (muse, refined[0])
+        )
+        assert after > before + 0.2
+
+    def test_known_texts_stay_near(
+        self, muse: MuseEncoder, refined: tuple[MuseEncoder, list[int]]
+    ) -> None:
+        cosines = (refined[0].encode(KNOWN) * muse.encode(KNOWN)).sum(1)
+        assert cosines.min() > 0.95
+        assert cosines.max() < 1 - 1e-6
+
+    def test_every_step_is_told(self, refined: tuple[MuseEncoder, list[int]]) -> None:
+        assert refined[1] == [1] * 24
+
+    def test_the_same_seed_gives_the_same_bits(
+        self, muse: MuseEncoder, greek: SentencePairs
+    ) -> None:
+        settings = replace(REFINEMENT, epochs=1)
+        pairs = Translations(greek.english[:80], greek.other[:80], [1.0] * 80)
+        first, second = (
+            refine(muse, muse, pairs, KNOWN, settings, seed=4).encode(greek.other[:9])
+            for _ in range(2)
+        )
+        assert np.array_equal(first, second)
+
+    def test_without_epochs_nothing_changes(self, muse: MuseEncoder, greek: SentencePairs) -> None:
+        pairs = Translations(greek.english, greek.other, [1.0] * len(greek))
+        assert refine(muse, muse, pairs, (), replace(REFINEMENT, epochs=0)) is muse
+
+    def test_a_learning_rate_that_leads_nowhere(
+        self, muse: MuseEncoder, greek: SentencePairs
+    ) -> None:
+        settings = RefinementSettings(epochs=1, learning_rate=1e30, batch=64)
+        pairs = Translations(greek.english[:100], greek.other[:100], [1.0] * 100)
+        with pytest.raises(TrainingError, match="Lower the learning rate"):
+            refine(muse, muse, pairs, KNOWN, settings)
+
+    @pytest.mark.parametrize(
+        "values", [{"epochs": -1}, {"epochs": 1, "batch": 1}, {"epochs": 1, "anchor": -1.0}]
+    )
+    def test_settings(self, values: dict[str, float]) -> None:
+        with pytest.raises(SettingsError):
+            RefinementSettings(**values)  # type: ignore[arg-type]
 
 
 def test_extra_pairs_lose_what_is_held_out() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from clrelkt.training.recipe import DevSettings, Optimisation
-from clrelkt.training.schedule import Progress
+from clrelkt.training.schedule import Progress, one_cycle
 
 ENDLESS = DevSettings(patience=1000, every_steps=1)
 
@@ -79,3 +79,13 @@ def test_mean_loss_since_the_last_evaluation() -> None:
 def test_json() -> None:
     progress = Progress(1e-5, best=0.1 + 0.2, bad=2, losses=3, loss_sum=1 / 3)
     assert Progress.from_json(progress.to_json()) == progress
+
+
+def test_one_cycle() -> None:
+    assert one_cycle(2.0, 0.25, 0.0) == pytest.approx(0.08)
+    assert one_cycle(2.0, 0.25, 0.25) == pytest.approx(2.0)
+    assert one_cycle(2.0, 0.25, 0.625) == pytest.approx(1.0)
+    assert one_cycle(2.0, 0.25, 1.0) == pytest.approx(0.0)
+    rates = [one_cycle(2.0, 0.25, step / 100) for step in range(101)]
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)

@@ -47,11 +47,11 @@ def languages() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the new encoder.",
 )
-@click.option("--pieces", type=click.IntRange(min=1), help="Pieces a language. [default: 12000]")
+@click.option("--pieces", type=click.IntRange(min=1), help="Pieces a language. [default: 20000]")
 @click.option(
     "--scope",
     type=click.Choice(["non-ascii", "all"]),
-    help="Pieces with a letter beyond ASCII, or with any letter. [default: non-ascii]",
+    help="Pieces with a letter beyond ASCII, or with any letter. [default: all]",
 )
 @click.option(
     "--start",
@@ -64,6 +64,13 @@ def languages() -> None:
 @click.option("--learning-rate", type=float, help="Its highest value. [default: 0.005]")
 @click.option("--temperature", type=float, help="Of the softmax. [default: 0.05]")
 @click.option("--closeness", type=float, help="Weight of 1 - cosine. [default: 20]")
+@click.option(
+    "--refine-epochs",
+    type=click.IntRange(min=0),
+    help="Train all parameters for so many epochs more; the vectors of known languages then move "
+    "a little. [default: 0]",
+)
+@click.option("--refine-rate", type=float, help="Their learning rate. [default: 0.0005]")
 @click.option(
     "--held-out",
     type=click.IntRange(min=1),
@@ -113,8 +120,9 @@ def add(
 ) -> None:
     """Teach ENCODER the languages CODES (fi bn te) from sentence pairs with English.
 
-    Only the embeddings of new pieces are trained: the languages that ENCODER knows stay as they
-    are. Sentences in those languages among the pairs keep their tokens, too.
+    Only the embeddings of new pieces are trained, unless --refine-epochs is given: the languages
+    that ENCODER knows stay as they are. English and other known sentences among the pairs keep
+    their tokens, too.
     """
     from clrelkt.encoders import load_encoder
     from clrelkt.encoders.storage import check_target

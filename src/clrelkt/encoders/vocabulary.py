@@ -60,8 +60,8 @@ class VocabularySettings:
     from at most (the first ones), ``coverage`` the share of their characters that it must know.
     """
 
-    pieces: int = 12_000
-    scope: Scope = "non-ascii"
+    pieces: int = 20_000
+    scope: Scope = "all"
     texts: int = 100_000
     coverage: float = 0.9999
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clrelkt.objectives.alignment import alignment_loss
 from clrelkt.objectives.contrastive import (
     anchor_loss,
     distribution_loss,
@@ -15,6 +16,7 @@ from clrelkt.objectives.triplet import triplet_loss
 __all__ = [
     "TransferTerms",
     "TransferWeights",
+    "alignment_loss",
     "anchor_loss",
     "distribution_loss",
     "paired_loss",

@@ -8,6 +8,7 @@ everything that other languages use frozen: what the encoder knew, it knows as b
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch.func import functional_call
-from torch.nn import functional
 
 from clrelkt.corpora.pairs import KINDS, SentencePairs, drop_shared, hold_out
 from clrelkt.encoders import MuseEncoder, RaggedBatch, SaveForm, save_muse
@@ -34,10 +34,13 @@ from clrelkt.encoders.vocabulary import (
 from clrelkt.errors import DataError, SettingsError, TrainingError
 from clrelkt.evaluation.translation import TranslationResult, translation_retrieval
 from clrelkt.mining.texts import distinct
+from clrelkt.objectives import alignment_loss
 from clrelkt.progress import progress_bar
 from clrelkt.text import IcuWords
 from clrelkt.training.device import choose_device, matrix_precision
 from clrelkt.training.environment import describe_environment
+from clrelkt.training.refinement import RefinementSettings, Translations, refine
+from clrelkt.training.schedule import one_cycle
 
 __all__ = [
     "LanguageAddition",
@@ -75,14 +78,18 @@ class LanguageSettings:
     steps and falls to nothing then (one cycle). The loss is a softmax over the batch's English
     vectors at ``temperature``, plus ``closeness`` times 1 - cosine.
 
+    With ``refine_epochs`` all parameters are trained for so many epochs more, at the rate
+    ``refine_rate``, and held to what the encoder knew (``clrelkt.training.refinement``). Vectors of
+    known texts then move a little; with 0 they stay bit by bit.
+
     ``caps`` is how many pairs of each kind are taken from a language at most, ``weights`` what a
     pair of the kind counts in the loss. ``held_out`` sentences of a language, or a third of them
     where there are not three times as many, are kept to measure it; with ``held_out_source``
     sentences from there alone, at most half of them.
     """
 
-    pieces: int = 12_000
-    scope: Scope = "non-ascii"
+    pieces: int = 20_000
+    scope: Scope = "all"
     texts: int = 100_000
     coverage: float = 0.9999
     start: Start = "aligned"
@@ -92,13 +99,15 @@ class LanguageSettings:
     warm_up: float = 0.3
     temperature: float = 0.05
     closeness: float = 20.0
+    refine_epochs: int = 0
+    refine_rate: float = 5e-4
     held_out: int = 2_000
     held_out_source: str | None = None
     caps: Mapping[str, int] = field(default_factory=lambda: _CAPS)
     weights: Mapping[str, float] = field(default_factory=lambda: _WEIGHTS)
 
     def __post_init__(self) -> None:
-        _ = self.vocabulary
+        _ = self.vocabulary, self.refinement
         if self.start not in get_args(Start):
             raise SettingsError(f"start {self.start!r}: {' or '.join(get_args(Start))} expected")
         if self.epochs < 0:
@@ -122,6 +131,17 @@ class LanguageSettings:
     def vocabulary(self) -> VocabularySettings:
         """How pieces are learnt."""
         return VocabularySettings(self.pieces, self.scope, self.texts, self.coverage)
+
+    @property
+    def refinement(self) -> RefinementSettings:
+        """How the whole network is refined."""
+        return RefinementSettings(
+            epochs=self.refine_epochs,
+            batch=self.batch,
+            learning_rate=self.refine_rate,
+            temperature=self.temperature,
+            closeness=self.closeness,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -264,6 +284,7 @@ def add_languages(
             )
         grown = with_vocabulary(start, new, _start_rows(start, new, material, settings), material)
         trained = _train(start, grown, new, material, settings, seed, progress)
+        trained = _refine(start, trained, material, list(kept), settings, seed, progress)
         reports = {code: _report(part, start, trained, new) for code, part in material.items()}
     return LanguageAddition(
         trained, MappingProxyType(reports), settings, seed, start.name, len(kept)
@@ -386,6 +407,33 @@ def _train(
     return grown.write_back(compact)
 
 
+def _refine(
+    start: MuseEncoder,
+    trained: MuseEncoder,
+    material: Mapping[str, _Part],
+    kept: Sequence[str],
+    settings: LanguageSettings,
+    seed: int,
+    progress: bool,
+) -> MuseEncoder:
+    wanted = settings.refinement
+    pairs = Translations(
+        [text for part in material.values() for text in part.train.english],
+        [text for part in material.values() for text in part.train.other],
+        [
+            settings.weights.get(kind, 1.0)
+            for part in material.values()
+            for kind in part.train.kinds
+        ],
+    )
+    steps = wanted.epochs * math.ceil(len(pairs) / wanted.batch)
+    with contextlib.ExitStack() as stack:
+        shown = progress and steps
+        bar = progress_bar("refining", total=steps, unit="steps")
+        advance = stack.enter_context(bar) if shown else lambda done: None
+        return refine(start, trained, pairs, kept, wanted, seed=seed, advance=advance)
+
+
 @dataclass(frozen=True)
 class _Lesson:
     """All training pairs.
@@ -471,17 +519,19 @@ class _Teaching:
     def _step(self, chosen: torch.Tensor, done: float) -> torch.Tensor:
         vectors = self._vectors(self._bank.select(self._lesson.other[chosen]))
         english = self._lesson.english[chosen]
-        loss = _loss(
+        settings = self._settings
+        loss = alignment_loss(
             vectors,
             self._lesson.targets[english],
             english,
             self._lesson.weights[chosen],
-            self._settings,
+            temperature=settings.temperature,
+            closeness=settings.closeness,
         )
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self._optimiser.param_groups:
-            group["lr"] = _learning_rate(done, self._settings)
+            group["lr"] = one_cycle(settings.learning_rate, settings.warm_up, done)
         self._optimiser.step()
         return loss.detach()
 
@@ -491,41 +541,6 @@ class _Teaching:
             self._encoder.network, {"embedding": table}, (batch,)
         )
         return vectors
-
-
-def _loss(
-    vectors: torch.Tensor,
-    targets: torch.Tensor,
-    english: torch.Tensor,
-    weights: torch.Tensor,
-    settings: LanguageSettings,
-) -> torch.Tensor:
-    """Return the loss of a batch: ``vectors`` and ``targets`` (pairs, dimension) belong together.
-
-    A pair with the same English text as another, of number ``english`` (pairs,), is no negative
-    of it.
-    """
-    cosines = vectors @ targets.T
-    same = english.unsqueeze(1) == english
-    same.fill_diagonal_(False)
-    softmax = functional.cross_entropy(
-        (cosines / settings.temperature).masked_fill(same, -torch.inf),
-        torch.arange(len(vectors), device=vectors.device),
-        reduction="none",
-    )
-    return (
-        weights * (softmax + settings.closeness * (1 - cosines.diagonal()))
-    ).sum() / weights.sum()
-
-
-def _learning_rate(done: float, settings: LanguageSettings) -> float:
-    """Return the rate after the share ``done`` of the steps: up and down along a cosine."""
-    up = settings.warm_up
-    if done < up:
-        low, share = 0.04, 1 - done / up
-    else:
-        low, share = 0.0, (done - up) / (1 - up)
-    return settings.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
 
 
 def _report(

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from clrelkt.training.recipe import DevSettings, Optimisation
 
-__all__ = ["Progress", "Verdict"]
+__all__ = ["Progress", "Verdict", "one_cycle"]
 
 _POINTS = 40
 
@@ -80,3 +80,16 @@ class Progress:
     def from_json(cls, record: dict[str, Any]) -> Self:
         """Read what ``to_json`` wrote."""
         return cls(**record)
+
+
+def one_cycle(peak: float, warm_up: float, done: float) -> float:
+    """Return the learning rate after the share ``done`` of all steps.
+
+    It rises from a twenty-fifth of ``peak`` during the share ``warm_up`` and falls to 0 then, both
+    along half a cosine.
+    """
+    if done < warm_up:
+        low, share = 0.04, 1 - done / warm_up
+    else:
+        low, share = 0.0, (done - warm_up) / (1 - warm_up)
+    return peak * (low + (1 - low) * (1 + math.cos(math.pi * share)) / 2)
