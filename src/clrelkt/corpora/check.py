@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from clrelkt.corpora.beir import is_beir, note_beir_faults
 from clrelkt.corpora.loading import load_corpus
 from clrelkt.corpora.mlqa import is_mlqa, mlqa_files, note_mlqa_faults
+from clrelkt.corpora.paper_tables import is_paper_tables, note_paper_table_faults
 from clrelkt.corpora.parallel import note_parallel_faults, parallel_files
 from clrelkt.corpora.records import FaultLog
 from clrelkt.corpora.squad import SquadFile, parse_squad
@@ -58,7 +60,9 @@ def inspect_path(path: Path) -> Inspection:
 def _check_folder(path: Path, log: FaultLog) -> list[_Asked]:
     folders = [path, *sorted(child for child in path.rglob("*") if child.is_dir())]
     asked: list[_Asked] = []
-    found = False
+    found = is_paper_tables(path)
+    if found:
+        asked += note_paper_table_faults(path, log)
     for folder in folders:
         files = [file for pattern in ("*.json", "*.jsonl") for file in sorted(folder.glob(pattern))]
         if files:
@@ -77,6 +81,9 @@ def _check_siblings(folder: Path, files: list[Path], log: FaultLog) -> list[_Ask
         asked += note_xor_faults(folder, log)
         rest = [file for file in rest if file not in (*known.questions.values(),)]
         rest = [file for file in rest if file not in (*known.gold.values(),)]
+    if is_beir(folder):
+        asked += note_beir_faults(folder, log)
+        rest = [file for file in rest if file.name not in ("corpus.jsonl", "queries.jsonl")]
     if is_mlqa(folder):
         for kind in ("dev", "test"):
             group = [path for path in mlqa_files(folder, kind) if path in rest]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from clrelkt.corpora.beir import is_beir, read_beir
 from clrelkt.corpora.bundled import load_bundled
 from clrelkt.corpora.catalogue import CatalogueEntry, known_corpora
 from clrelkt.corpora.fetch import find_entry
 from clrelkt.corpora.folders import data_roots
 from clrelkt.corpora.mlqa import is_mlqa, read_mlqa
 from clrelkt.corpora.model import Corpus
+from clrelkt.corpora.paper_tables import is_paper_tables, read_paper_tables
 from clrelkt.corpora.parallel import read_parallel
 from clrelkt.corpora.squad import read_squad
 from clrelkt.corpora.translations import translations_beside, with_translations
@@ -32,7 +34,8 @@ def load_corpus(name_or_path: str | Path, *, translations: bool = True) -> Corpu
     """Read a corpus that ``clrelkt data list`` names, or one in a file or a folder.
 
     A path is a SQuAD-form JSON file, a folder of such files (one a question language, with
-    shared ids and the documents in the English one), or a folder of MLQA or XOR-TyDi QA.
+    shared ids and the documents in the English one), or a folder of MLQA, of XOR-TyDi QA, of
+    BEIR's form or of the paper's CSV tables.
     Machine translations of its questions are added where ``translations.jsonl`` lies in the
     folder, or ``mine.de.translations.jsonl`` beside the file ``mine.de.json``, unless
     ``translations`` is off.
@@ -82,4 +85,8 @@ def _read_folder(path: Path) -> Corpus:
         return read_mlqa(path)
     if is_xor(path):
         return read_xor(path)
+    if is_beir(path):
+        return read_beir(path)
+    if is_paper_tables(path):
+        return read_paper_tables(path)
     return read_parallel(path, complete=False)
