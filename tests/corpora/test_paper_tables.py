@@ -11,7 +11,7 @@ from clrelkt.errors import CorpusError
 
 DOCUMENTS = [
     ("doc_id", "doc", "title"),
-    ("0", "Bees fly.\n\nBees hum.", "Bees"),
+    ("0", "Bees.\n\nThey hum.", "Bees"),
     ("1", "Tea.", "T"),
 ]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 from clrelkt.corpora.model import Document
 from clrelkt.errors import DataError
-from clrelkt.search.hits import Scalar
 
-__all__ = ["IndexDocument", "as_index_documents", "detect_language"]
+__all__ = ["IndexDocument", "as_index_documents", "detect_language", "is_unicode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class IndexDocument:
         text: the document; cut into passages. Not looked at where ``passages`` are given.
         title: may be empty.
         language: ISO 639-1; None to have it detected.
-        metadata: what a search can be restricted by.
+        metadata: JSON values; a search can be restricted by those that are no lists or objects.
         passages: ids and texts, of a document that is cut already; they stay whole.
         place: file and record that it comes from, for messages.
     """
@@ -31,7 +31,7 @@ class IndexDocument:
     text: str = ""
     title: str = ""
     language: str | None = None
-    metadata: Mapping[str, Scalar] = field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     passages: tuple[tuple[str, str], ...] | None = None
     place: str = ""
 
@@ -72,11 +72,20 @@ def _check(document: IndexDocument) -> None:
     if not any(text.strip() for text in texts):
         raise DataError(f"{place}document {document.id!r} has no text; leave it out")
     for text in (document.id, document.title, *texts):
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_unicode(text):
             raise DataError(
                 f"{place}document {document.id!r} holds half of a surrogate pair, which is no "
                 "character; remove it or put the other half back"
             )
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text is free of halves of surrogate pairs, which are no characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def detect_language(text: str) -> str:

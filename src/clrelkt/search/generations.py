@@ -6,6 +6,7 @@ An index is a folder:
 - ``generations/N.json``: which segments make up the index, and which of their documents are
   deleted; the highest number is the present state, and it appears all at once;
 - ``segments/NAME/``: documents that were added together; never changed;
+- ``counter``: the number of the last segment that was begun;
 - ``pending.json``: what a writer has done that is in no generation yet.
 
 A reader keeps to one generation. What no generation needs any more the next writer removes.
@@ -24,7 +25,7 @@ from typing import Any, Self
 import numpy as np
 
 from clrelkt.errors import SearchIndexError, StorageError
-from clrelkt.files import atomic_file, storage_errors, write_json
+from clrelkt.files import atomic_file, storage_errors, write_json, write_text
 from clrelkt.search.fingerprint import Fingerprint
 from clrelkt.search.settings import IndexSettings
 
@@ -33,6 +34,7 @@ __all__ = ["FORMAT", "Description", "Generation", "IndexFolder", "SegmentState"]
 FORMAT = 1
 _DESCRIPTION = "index.json"
 _PENDING = "pending.json"
+_COUNTER = "counter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,13 @@ class IndexFolder:
         with atomic_file(self.segments / segment / name) as path:
             path.write_bytes(np.sort(numbers).astype(np.int32).tobytes())
         return SegmentState(segment, name)
+
+    def next_segment_name(self) -> str:
+        """Return a name that no segment of this index has ever had."""
+        path = self.path / _COUNTER
+        last = int(path.read_text(encoding="utf-8")) if path.is_file() else 0
+        write_text(path, f"{last + 1}\n")
+        return f"{last + 1:06d}"
 
     def read_pending(self) -> dict[str, Any] | None:
         """Return what a writer has left that did not come to its end."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Highlight", "Hit", "Scalar", "StoredDocument", "StoredPassage"]
+__all__ = ["Highlight", "Hit", "Scalar", "StoredDocument", "StoredPassage", "Where", "value_key"]
 
 Scalar = str | int | float | bool
-"""A value of a document's metadata."""
+"""A value of a document's metadata that a search can be restricted by."""
+
+Where = Mapping[str, Scalar | Sequence[Scalar]]
+"""Which values the metadata of a document must have; of several one is enough."""
+
+
+def value_key(value: Scalar) -> str:
+    """Return a text that is the same for equal values of the same kind."""
+    whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if whole else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Hit:
     title: str
     text: str
     language: str
-    metadata: Mapping[str, Scalar]
+    metadata: Mapping[str, Any]
     highlights: tuple[Highlight, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +90,7 @@ class StoredDocument:
     id: str
     title: str
     language: str
-    metadata: Mapping[str, Scalar]
+    metadata: Mapping[str, Any]
     passages: tuple[StoredPassage, ...]
 
     def to_json(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,25 +13,24 @@ from clrelkt.corpora.model import Document
 from clrelkt.encoders import load_encoder
 from clrelkt.encoders.protocol import Encoder
 from clrelkt.errors import EncoderError, SearchIndexError, SettingsError, UnknownNameError
+from clrelkt.search.changes import delete_from
 from clrelkt.search.documents import IndexDocument, as_index_documents
 from clrelkt.search.fingerprint import Fingerprint
 from clrelkt.search.generations import IndexFolder
 from clrelkt.search.highlights import Highlighter
-from clrelkt.search.hits import Hit, Scalar, StoredDocument
+from clrelkt.search.hits import Hit, Scalar, StoredDocument, Where
+from clrelkt.search.ranking import By, Ranker, Ranking
 from clrelkt.search.settings import IndexSettings
 from clrelkt.search.snapshot import Filter, Snapshot
-from clrelkt.search.stores import ExactStore, VectorStore
+from clrelkt.search.stores import open_store
 from clrelkt.search.writing import (
     CHECKPOINT_SECONDS,
     IndexWriter,
     WriteKind,
-    delete_documents,
     exclusive,
 )
 
 __all__ = ["Index"]
-
-By = Literal["passage", "document"]
 
 
 class Index:
@@ -47,7 +46,7 @@ class Index:
         self.encoder = encoder
         self._refreshing = threading.Lock()
         self._highlighter = Highlighter(encoder)
-        self._state = _State(snapshot)
+        self._ranker = _ranker(folder, snapshot)
 
     @classmethod
     def build(
@@ -131,7 +130,7 @@ class Index:
         k: int = 10,
         *,
         languages: Sequence[str] | None = None,
-        where: Mapping[str, Scalar] | None = None,
+        where: Where | None = None,
         by: By = "passage",
         hybrid: bool | None = None,
         balanced: bool = False,
@@ -156,7 +155,7 @@ class Index:
         *,
         vectors: np.ndarray | None = None,
         languages: Sequence[str] | None = None,
-        where: Mapping[str, Scalar] | None = None,
+        where: Where | None = None,
         by: By = "passage",
         hybrid: bool | None = None,
         balanced: bool = False,
@@ -170,9 +169,13 @@ class Index:
             vectors: the questions' vectors, shape (questions, dimension), float32, where they
                 are known already (``encode_questions``).
             languages: only documents in these languages.
-            where: only documents whose metadata have these values.
+            where: only documents whose metadata have these values; of several for a key one is
+                enough.
             by: whether a document may be hit by several of its passages, or by its best alone.
-            hybrid: whether BM25's ranking of the same passages is joined in; None is the default.
+            hybrid: whether BM25's ranking of the same passages is joined in, each passage weighed
+                by how much of the question it has. None: where the index has its words. On
+                XQuAD's train and dev questions that is better in every language than vectors
+                alone (``bench/hybrid.py``).
             balanced: whether the languages of the documents take turns among the hits.
             highlights: whether the sentence nearest to the question is looked for in each hit.
 
@@ -181,21 +184,23 @@ class Index:
             SettingsError: k is below 1, or an option that the index cannot serve.
         """
         _check_search(questions, k, by)
-        state = self._state
-        if hybrid or balanced:
-            raise SettingsError("hybrid and balanced searches are not possible yet")
+        ranker = self._ranker
+        has_words = ranker.snapshot.description.settings.words
+        if hybrid and not has_words:
+            raise SettingsError("this index has no words for hybrid searches; index with --words")
         if not questions:
             return []
         if vectors is None:
             vectors = self.encode_questions(questions)
         chosen: Filter = (
             None if languages is None else tuple(sorted(set(languages))),
-            tuple(sorted((where or {}).items())),
+            tuple(sorted((key, _several(value)) for key, value in (where or {}).items())),
         )
-        ranked = state.ranked(vectors, k, chosen, by)
+        hybrid = has_words if hybrid is None else hybrid
+        ranked = ranker(questions, vectors, Ranking(k, chosen, by, hybrid, balanced))
         return [
             [
-                self._hit(state.snapshot, vectors[number], rank, row, score, highlights)
+                self._hit(ranker.snapshot, vectors[number], rank, row, score, highlights)
                 for rank, (row, score) in enumerate(found, 1)
             ]
             for number, found in enumerate(ranked)
@@ -240,65 +245,49 @@ class Index:
         Raises:
             DataError: there is no document of that id.
         """
-        with exclusive(self._folder):
-            deleted = delete_documents(self._folder, list(ids))
-            self._folder.sweep(_pending_segments(self._folder))
+        wanted = list(dict.fromkeys(ids))
+        delete_from(self._folder.path, wanted)
         self.refresh()
-        return deleted
+        return len(wanted)
 
     def documents(
         self,
         *,
         languages: Sequence[str] | None = None,
-        where: Mapping[str, Scalar] | None = None,
+        where: Where | None = None,
         first: int = 0,
     ) -> Iterator[StoredDocument]:
         """Yield the documents in the order of the index, from the one numbered ``first`` on."""
-        return self._state.snapshot.iterate(languages, where, first)
+        return self._ranker.snapshot.iterate(languages, where, first)
 
     def document(self, id_: str) -> StoredDocument | None:
         """Return one document; None where there is none of that id."""
-        snapshot = self._state.snapshot
+        snapshot = self._ranker.snapshot
         for position, number in snapshot.find([id_]).values():
             return snapshot.segments[position].document(number)
         return None
 
     def languages(self) -> dict[str, int]:
         """Return the languages of the documents, and how many documents have each."""
-        return self._state.snapshot.languages()
+        return self._ranker.snapshot.languages()
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the index, as a JSON object."""
-        snapshot = self._state.snapshot
-        description = snapshot.description
-        return {
-            "folder": str(self._folder.path),
-            "version": self.version,
-            "documents": len(self),
-            "passages": self.passages,
-            "languages": self.languages(),
-            "segments": len(snapshot.segments),
-            "store": snapshot.generation.store,
-            "encoder": description.encoder.name,
-            "weights": description.encoder.weights,
-            "dimension": description.encoder.dimension,
-            "settings": description.settings.to_json(),
-            "bytes": sum(p.stat().st_size for p in self._folder.path.rglob("*") if p.is_file()),
-        }
+        return self._ranker.snapshot.info(self._folder)
 
     @property
     def version(self) -> int:
         """The generation that searches see; every change of the index makes a higher one."""
-        return self._state.snapshot.generation.number
+        return self._ranker.snapshot.generation.number
 
     @property
     def passages(self) -> int:
         """How many passages can be found."""
-        return self._state.snapshot.passages
+        return self._ranker.snapshot.passages
 
     def __len__(self) -> int:
         """How many documents there are."""
-        return self._state.snapshot.documents
+        return self._ranker.snapshot.documents
 
     def refresh(self) -> bool:
         """Go over to the newest generation, and tell whether there was a newer one.
@@ -309,12 +298,13 @@ class Index:
             newest = self._folder.newest()
             if newest is None or newest.number == self.version:
                 return False
-            self._state = _State(Snapshot.open(self._folder))
+            self._ranker = _ranker(self._folder, Snapshot.open(self._folder))
             return True
 
     def close(self) -> None:
         """Close its files; the index must not be used afterwards."""
-        self._state.snapshot.close()
+        self._ranker.store.close()
+        self._ranker.snapshot.close()
 
     def __enter__(self) -> Self:
         return self
@@ -369,46 +359,16 @@ class Index:
         )
 
 
-class _State:
-    """A generation that is searched."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.store: VectorStore = ExactStore([segment.block for segment in snapshot.segments])
-
-    def ranked(
-        self, vectors: np.ndarray, k: int, chosen: Filter, by: By
-    ) -> list[list[tuple[int, float]]]:
-        """Return the rows of the hits of each question, and their scores, best first."""
-        allowed = self.snapshot.allowed(chosen)
-        wanted = k
-        while True:
-            found = self.store.search(vectors, min(wanted, max(1, self.snapshot.rows)), allowed)
-            ranked = [
-                list(zip(rows.tolist(), scores.tolist(), strict=True)) for rows, scores in found
-            ]
-            if by == "passage":
-                return ranked
-            best = [self._best_passages(pairs)[:k] for pairs in ranked]
-            exhausted = wanted >= self.snapshot.rows
-            if exhausted or all(
-                len(documents) == k or len(pairs) < wanted
-                for documents, pairs in zip(best, ranked, strict=True)
-            ):
-                return best
-            wanted *= 4
-
-    def _best_passages(self, pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        rows = np.array([row for row, _ in pairs], np.int64)
-        best: dict[int, tuple[int, float]] = {}
-        for owner, pair in zip(self.snapshot.owners(rows).tolist(), pairs, strict=True):
-            best.setdefault(owner, pair)
-        return list(best.values())
+def _ranker(folder: IndexFolder, snapshot: Snapshot) -> Ranker:
+    generation = snapshot.generation
+    file = generation.store_file and folder.stores / generation.store_file
+    segments = {int(segment.name): segment.block for segment in snapshot.segments}
+    store = open_store(generation.store, file or None, snapshot.description.id, segments)
+    return Ranker(snapshot, store)
 
 
-def _pending_segments(folder: IndexFolder) -> set[str]:
-    pending = folder.read_pending()
-    return set(pending["segments"]) if pending else set()
+def _several(value: Scalar | Sequence[Scalar]) -> tuple[Scalar, ...]:
+    return (value,) if isinstance(value, str | int | float | bool) else tuple(value)
 
 
 def _check_search(questions: Sequence[str], k: int, by: By) -> None:

@@ -8,7 +8,9 @@ A segment is a folder:
 - ``sentences.bin``, ``sentence-scales.bin``: vectors in 8 bits of the sentences of passages that
   have more than one;
 - ``owners.bin``: which document each passage belongs to, int32;
-- ``ids.bin``: a hash of every document's id, sorted, uint64.
+- ``ids.bin``: a hash of every document's id, sorted, uint64;
+- ``lengths.bin``, ``posting-rows.bin``, ``posting-counts.bin``: how many words each passage has
+  (int32), which passages have each word of the table ``words`` (int32), and how often (uint16).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import sqlite3
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +33,7 @@ import numpy as np
 from clrelkt.errors import SearchIndexError
 from clrelkt.files import storage_errors
 from clrelkt.search.documents import IndexDocument
-from clrelkt.search.hits import Scalar, StoredDocument, StoredPassage
+from clrelkt.search.hits import StoredDocument, StoredPassage, Where, value_key
 from clrelkt.search.settings import IndexSettings
 from clrelkt.search.vectors import VectorBlock, quantise
 from clrelkt.text.sentences import Span
@@ -45,7 +48,10 @@ CREATE TABLE metadata (key TEXT NOT NULL, value TEXT NOT NULL, document INTEGER 
 CREATE TABLE passages (
     row INTEGER PRIMARY KEY, document INTEGER NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
     sentences BLOB NOT NULL, first_vector INTEGER NOT NULL);
+CREATE TABLE words (
+    word TEXT PRIMARY KEY, start INTEGER NOT NULL, stop INTEGER NOT NULL) WITHOUT ROWID;
 """
+_MOST = 2**16 - 1
 _INDEXES = """
 CREATE INDEX metadata_by_value ON metadata (key, value, document);
 CREATE INDEX documents_by_language ON documents (language);
@@ -54,11 +60,15 @@ CREATE INDEX documents_by_language ON documents (language);
 
 @dataclass(frozen=True, slots=True)
 class CutPassage:
-    """A passage on its way into a segment: its id, its text and where its sentences are."""
+    """A passage on its way into a segment: its id, its text, where its sentences are, its words.
+
+    ``words`` is None where the index keeps none.
+    """
 
     id: str
     text: str
     sentences: tuple[Span, ...]
+    words: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ class StoredRow:
     document_id: str
     title: str
     language: str
-    metadata: Mapping[str, Scalar]
+    metadata: Mapping[str, Any]
     passage_id: str
     text: str
     sentences: tuple[Span, ...]
@@ -113,6 +123,7 @@ class SegmentWriter:
         self.document_ids: list[str] = []
         self.rows = 0
         self._sentences = 0
+        self._postings = _PostingsWriter()
 
     def add(
         self,
@@ -155,6 +166,8 @@ class SegmentWriter:
             rows.append((self.rows, number, passage.id, passage.text, starts, vector))
             self.rows += 1
             self._sentences += len(passage.sentences) if counted else 0
+            if passage.words is not None:
+                self._postings.add(passage.words)
         self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._files["owners.bin"].write(np.full(len(rows), number, np.int32).tobytes())
         metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
@@ -164,7 +177,11 @@ class SegmentWriter:
         )
         self._database.executemany(
             "INSERT INTO metadata VALUES (?, ?, ?)",
-            [(key, json.dumps(value), number) for key, value in document.metadata.items()],
+            [
+                (key, value_key(value), number)
+                for key, value in document.metadata.items()
+                if isinstance(value, str | int | float | bool)
+            ],
         )
         self.document_ids.append(document.id)
 
@@ -176,6 +193,8 @@ class SegmentWriter:
         """
         with storage_errors(self._folder):
             self._files["ids.bin"].write(np.sort(hash_ids(self.document_ids)).tobytes())
+            if self._settings.words:
+                self._write_postings()
             self._database.execute("COMMIT")
             self._database.executescript(_INDEXES)
             self._database.close()
@@ -184,6 +203,16 @@ class SegmentWriter:
             for path in (self._folder / "texts.sqlite", self._folder):
                 _sync(path)
 
+    def _write_postings(self) -> None:
+        words, starts, rows, counts = self._postings.sorted()
+        self._files["lengths.bin"].write(np.array(self._postings.lengths, np.int32).tobytes())
+        self._files["posting-rows.bin"].write(rows.tobytes())
+        self._files["posting-counts.bin"].write(counts.tobytes())
+        limits = starts.tolist()
+        self._database.executemany(
+            "INSERT INTO words VALUES (?, ?, ?)", zip(words, limits, limits[1:], strict=False)
+        )
+
     def abandon(self) -> None:
         """Close the files without a thought for what is in them."""
         self._database.close()
@@ -191,9 +220,49 @@ class SegmentWriter:
             file.close()
 
 
+class _PostingsWriter:
+    """The words of passages, gathered until a segment ends."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self._number: dict[str, int] = {}
+        self._words = array("i")
+        self._counts = array("H")
+        self._distinct = array("i")
+
+    def add(self, words: Sequence[str]) -> None:
+        """Take in the words of the next passage."""
+        number = self._number
+        counted = Counter(words)
+        self.lengths.append(len(words))
+        self._distinct.append(len(counted))
+        self._words.extend([number.setdefault(word, len(number)) for word in counted])
+        self._counts.extend([min(count, _MOST) for count in counted.values()])
+
+    def sorted(self) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+        """Return the words, where each one's postings start, and the postings: rows and counts.
+
+        Postings stand by word, then by row; there is one start more than words.
+        """
+        words = sorted(self._number)
+        rank = np.empty(len(words), np.int64)
+        rank[[self._number[word] for word in words]] = np.arange(len(words))
+        numbers = rank[np.frombuffer(self._words, np.int32)] if words else np.empty(0, np.int64)
+        distinct = np.frombuffer(self._distinct, np.int32) if self._distinct else [0]
+        rows = np.repeat(np.arange(len(distinct), dtype=np.int32), distinct)
+        order = np.argsort(numbers, kind="stable")
+        starts = np.concatenate(([0], np.cumsum(np.bincount(numbers, minlength=len(words)))))
+        counts = np.frombuffer(self._counts, np.uint16) if words else np.empty(0, np.uint16)
+        return words, starts, rows[order], counts[order]
+
+
 def _file_names(settings: IndexSettings) -> list[str]:
     names = ["halves.bin", "owners.bin", "ids.bin", "sentences.bin", "sentence-scales.bin"]
-    return names + (["bytes.bin", "scales.bin"] if settings.precision == "int8" else [])
+    if settings.precision == "int8":
+        names += ["bytes.bin", "scales.bin"]
+    if settings.words:
+        names += ["lengths.bin", "posting-rows.bin", "posting-counts.bin"]
+    return names
 
 
 def _close(file: BinaryIO) -> None:
@@ -240,9 +309,16 @@ class Segment:
         self.sentence_scales = _mapped(folder / "sentence-scales.bin", np.float32)
         self._ids = _mapped(folder / "ids.bin", np.uint64)
         self.documents = len(self._ids)
-        lengths = [len(array) for array in (halves, integers, scales) if array is not None]
-        if set(lengths) != {len(self.owners)}:
-            raise SearchIndexError(f"{folder} is damaged: {lengths} vectors, {self.owners.size}")
+        self.lengths = np.empty(0, np.int32)
+        if settings.words:
+            self.lengths = _mapped(folder / "lengths.bin", np.int32)
+            self._posting_rows = _mapped(folder / "posting-rows.bin", np.int32)
+            self._posting_counts = _mapped(folder / "posting-counts.bin", np.uint16)
+        rows = {len(values) for values in (halves, integers, scales) if values is not None}
+        if rows | ({len(self.lengths)} if settings.words else set()) != {len(self.owners)}:
+            raise SearchIndexError(
+                f"{folder} is damaged: vectors of {rows} passages, but {len(self.owners)} passages"
+            )
         self._lock = threading.Lock()
         uri = f"{(folder / 'texts.sqlite').resolve().as_uri()}?mode=ro&immutable=1"
         try:
@@ -297,6 +373,11 @@ class Segment:
             document_id, title, language, json.loads(metadata), id_, text, spans, vectors
         )
 
+    def rows_of(self, number: int) -> tuple[int, int]:
+        """Return the first row of a document, and the row behind its last."""
+        ((first, stop),) = self._rows("SELECT first, stop FROM documents WHERE number = ?", number)
+        return first, stop
+
     def document(self, number: int) -> StoredDocument:
         """Return a document with its passages."""
         ((id_, title, language, metadata, first, stop),) = self._rows(
@@ -314,8 +395,14 @@ class Segment:
             tuple(StoredPassage(*passage) for passage in passages),
         )
 
+    def postings(self, word: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the passages that have a word, int32, and how often, uint16."""
+        for start, stop in self._rows("SELECT start, stop FROM words WHERE word = ?", word):
+            return self._posting_rows[start:stop], self._posting_counts[start:stop]
+        return self._posting_rows[:0], self._posting_counts[:0]
+
     def numbers(
-        self, languages: Sequence[str] | None = None, where: Mapping[str, Scalar] | None = None
+        self, languages: Sequence[str] | None = None, where: Where | None = None
     ) -> np.ndarray:
         """Return which documents are present, in ``languages``, with that metadata; bool."""
         chosen = self.present.copy()
@@ -324,8 +411,10 @@ class Segment:
             query = f"SELECT number FROM documents WHERE language IN ({marks})"
             chosen &= self._mask(query, *languages)
         for key, value in (where or {}).items():
-            query = "SELECT document FROM metadata WHERE key = ? AND value = ?"
-            chosen &= self._mask(query, key, json.dumps(value))
+            values = [value] if isinstance(value, str | int | float | bool) else value
+            marks = ",".join("?" * len(values))
+            query = f"SELECT document FROM metadata WHERE key = ? AND value IN ({marks})"
+            chosen &= self._mask(query, key, *map(value_key, values))
         return chosen
 
     def languages(self) -> Counter[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from clrelkt.errors import SettingsError
+from clrelkt.search.stores import check_store
 from clrelkt.text.passages import check_budget
 
 __all__ = ["IndexSettings", "Precision"]
@@ -44,6 +45,7 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         check_budget(self.budget, self.overlap)
+        check_store(self.store)
         if self.segment_rows < 1:
             raise SettingsError(f"segments of {self.segment_rows} passages: at least 1 expected")
         if self.precision not in get_args(Precision):

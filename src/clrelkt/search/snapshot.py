@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from clrelkt.errors import SearchIndexError
 from clrelkt.search.generations import Description, Generation, IndexFolder
-from clrelkt.search.hits import Scalar, StoredDocument
+from clrelkt.search.hits import Scalar, StoredDocument, Where
 from clrelkt.search.segments import Segment, hash_ids
 
 __all__ = ["Filter", "Snapshot"]
 
 _TRIES = 5
 
-Filter = tuple[tuple[str, ...] | None, tuple[tuple[str, Scalar], ...]]
+Filter = tuple[tuple[str, ...] | None, tuple[tuple[str, tuple[Scalar, ...]], ...]]
 """Languages, and keys with the values that metadata must have."""
 
 
@@ -87,6 +88,24 @@ class Snapshot:
             found.update(segment.languages())
         return {code: found[code] for code in sorted(found) if found[code]}
 
+    def info(self, folder: IndexFolder) -> dict[str, Any]:
+        """Return what there is to say about the index, as a JSON object."""
+        encoder = self.description.encoder
+        return {
+            "folder": str(folder.path),
+            "version": self.generation.number,
+            "documents": self.documents,
+            "passages": self.passages,
+            "languages": self.languages(),
+            "segments": len(self.segments),
+            "store": self.generation.store,
+            "encoder": encoder.name,
+            "weights": encoder.weights,
+            "dimension": encoder.dimension,
+            "settings": self.description.settings.to_json(),
+            "bytes": sum(p.stat().st_size for p in folder.path.rglob("*") if p.is_file()),
+        }
+
     def close(self) -> None:
         """Close the segments."""
         for segment in self.segments:
@@ -117,7 +136,7 @@ class Snapshot:
         }
 
     def iterate(
-        self, languages: Sequence[str] | None, where: Mapping[str, Scalar] | None, first: int
+        self, languages: Sequence[str] | None, where: Where | None, first: int
     ) -> Iterator[StoredDocument]:
         """Yield documents in order, from the ``first`` of those that fit on."""
         for segment in self.segments:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import torch
 
-__all__ = ["Neighbours", "VectorBlock", "exact_search", "quantise", "similarities"]
+__all__ = [
+    "RESCORED",
+    "Neighbours",
+    "VectorBlock",
+    "exact_search",
+    "gathered",
+    "merged",
+    "quantise",
+    "similarities",
+]
 
 RESCORED = 100
 """How many of the best by 8 bits are compared again by float16."""
@@ -71,7 +80,7 @@ def similarities(questions: np.ndarray, integers: np.ndarray, scales: np.ndarray
 
 
 def exact_search(
-    questions: np.ndarray, blocks: list[VectorBlock], k: int, allowed: np.ndarray | None = None
+    questions: np.ndarray, blocks: Sequence[VectorBlock], k: int, allowed: np.ndarray | None = None
 ) -> Neighbours:
     """Return the ``k`` nearest rows of all blocks, numbered through, to each question.
 
@@ -95,7 +104,7 @@ def exact_search(
         first += len(block)
     found = best.neighbours()
     if coarse:
-        found = _rescored(questions, blocks, found)
+        found = _rescored(questions, blocks, found.rows)
     return _ordered(found, k)
 
 
@@ -174,18 +183,36 @@ def _integers_are_exact() -> bool:
     return bool((product == torch.tensor([[1, -1]]) * 512 * 127**2).all())
 
 
-def _rescored(questions: np.ndarray, blocks: list[VectorBlock], found: Neighbours) -> Neighbours:
+def gathered(blocks: Sequence[VectorBlock], rows: np.ndarray) -> np.ndarray:
+    """Return the vectors of ``rows``, rising numbers through all blocks, as float32."""
     starts = np.cumsum([0, *(len(block) for block in blocks)])
-    rows, inverse = np.unique(found.rows[found.rows >= 0], return_inverse=True)
-    vectors = np.empty((len(rows), questions.shape[1]), np.float32)
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    for number in np.unique(owner):
-        mine = owner == number
-        vectors[mine] = blocks[number].halves[rows[mine] - starts[number]]
-    scores = np.full(found.rows.shape, -np.inf, np.float32)
-    question = np.nonzero(found.rows >= 0)[0]
-    scores[found.rows >= 0] = np.einsum("nd,nd->n", questions[question], vectors[inverse])
-    return Neighbours(found.rows, scores)
+    vectors = np.empty((len(rows), blocks[0].halves.shape[1]), np.float32)
+    limits = np.searchsorted(rows, starts)
+    for block, start, first, stop in zip(blocks, starts, limits, limits[1:], strict=False):
+        vectors[first:stop] = block.halves[rows[first:stop] - start]
+    return vectors
+
+
+def merged(
+    questions: np.ndarray, blocks: Sequence[VectorBlock], found: Sequence[Neighbours], k: int
+) -> Neighbours:
+    """Return the best ``k`` of rows that were found in several ways, compared by float16.
+
+    No row may be found in two ways.
+    """
+    rows = np.concatenate([part.rows for part in found], axis=1)
+    return _ordered(_rescored(questions, blocks, rows), k)
+
+
+def _rescored(questions: np.ndarray, blocks: Sequence[VectorBlock], rows: np.ndarray) -> Neighbours:
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    present = rows >= 0
+    distinct, place = np.unique(rows[present], return_inverse=True)
+    if len(distinct):
+        vectors = gathered(blocks, distinct)
+        question = np.nonzero(present)[0]
+        scores[present] = np.einsum("nd,nd->n", questions[question], vectors[place])
+    return Neighbours(rows, scores)
 
 
 def _ordered(found: Neighbours, k: int) -> Neighbours:

@@ -16,13 +16,21 @@ from clrelkt.files import storage_errors
 from clrelkt.progress import progress_bar
 from clrelkt.search.documents import IndexDocument, detect_language
 from clrelkt.search.generations import Generation, IndexFolder, SegmentState
+from clrelkt.search.keywords import WORDS
+from clrelkt.search.publishing import publish
 from clrelkt.search.segments import CutDocument, CutPassage, Segment, SegmentWriter
 from clrelkt.search.settings import IndexSettings
 from clrelkt.search.snapshot import Snapshot
 from clrelkt.text.passages import CountTokens, split_passages
 from clrelkt.text.sentences import Span, sentence_spans
 
-__all__ = ["IndexWriter", "WriteKind", "delete_documents", "exclusive"]
+__all__ = [
+    "IndexWriter",
+    "WriteKind",
+    "delete_documents",
+    "exclusive",
+    "pending_segments",
+]
 
 WriteKind = Literal["build", "add", "replace"]
 
@@ -146,13 +154,13 @@ class IndexWriter:
         advance: Callable[[int], None],
     ) -> bool:
         """Write one segment, and tell whether there was a document to write."""
-        name = self._next_name()
+        name = self._folder.next_segment_name()
         writer = SegmentWriter(self._folder.segments / name, self._settings)
         began = time.monotonic()
         last = None
         seen: set[str] = set()
         try:
-            for batch in _batches(documents):
+            for batch in _batches(documents, self._settings.segment_rows):
                 self._check_ids(batch, seen, own, present)
                 before = writer.rows
                 self._cutter.add(batch, writer)
@@ -174,10 +182,6 @@ class IndexWriter:
         self._folder.write_pending(self._pending)
         own.append(self._open(name))
         return True
-
-    def _next_name(self) -> str:
-        numbers = [int(p.name) for p in self._folder.segments.iterdir() if p.name.isdecimal()]
-        return f"{max(numbers, default=0) + 1:06d}"
 
     def _open(self, name: str) -> Segment:
         return Segment(
@@ -220,7 +224,7 @@ class IndexWriter:
         store = present.generation.store if present else self._settings.store
         self._pending["generation"] = number
         self._folder.write_pending(self._pending)
-        self._folder.write_generation(Generation(number, tuple(states), store))
+        publish(self._folder, states, store, progress=self._progress)
         self._folder.end_pending()
         self._folder.sweep(set())
 
@@ -251,7 +255,9 @@ def _states(
 
 
 def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
-    """Delete documents by their ids, all or none; the folder must be held.
+    """Delete documents by their ids, all or none; return the new generation's number.
+
+    The folder must be held.
 
     Raises:
         DataError: there is no document of that id.
@@ -267,8 +273,6 @@ def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
                 + (f" (nor {len(missing) - 1} more)" if len(missing) > 1 else "")
                 + "; nothing was deleted"
             )
-        if not wanted:
-            return 0
         doomed: dict[int, list[int]] = {}
         for position, number in found.values():
             doomed.setdefault(position, []).append(number)
@@ -276,9 +280,15 @@ def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
         number = old.number + 1
         states = _states(folder, present, doomed, number)
         folder.write_generation(Generation(number, tuple(states), old.store, old.store_file))
-        return len(wanted)
+        return number
     finally:
         present.close()
+
+
+def pending_segments(folder: IndexFolder) -> set[str]:
+    """Return the segments that an unfinished operation has written."""
+    pending = folder.read_pending()
+    return set(pending["segments"]) if pending else set()
 
 
 class Cutter:
@@ -330,8 +340,14 @@ class Cutter:
             spans = split_passages(document.text, locale, self._count, budget, overlap)
             texts = (document.text[span.start : span.stop].strip() for span in spans)
             parts = [(f"{document.id}#{n}", t) for n, t in enumerate(t for t in texts if t)]
-        passages = tuple(CutPassage(id_, text, _sentences(text, locale)) for id_, text in parts)
+        passages = tuple(
+            CutPassage(id_, text, _sentences(text, locale), self._words(text))
+            for id_, text in parts
+        )
         return CutDocument(document, language, passages)
+
+    def _words(self, text: str) -> list[str] | None:
+        return WORDS.words([text])[0] if self._settings.words else None
 
 
 def _sentences(text: str, locale: str) -> tuple[Span, ...]:
@@ -353,14 +369,14 @@ def _token_counter(encoder: Encoder) -> CountTokens:
     ]
 
 
-def _batches(documents: Iterator[IndexDocument]) -> Iterator[list[IndexDocument]]:
-    """Yield documents in batches that hold about as many characters, one at least."""
+def _batches(documents: Iterator[IndexDocument], most: int) -> Iterator[list[IndexDocument]]:
+    """Yield documents in batches: until one holds characters enough, or ``most`` documents."""
     batch: list[IndexDocument] = []
     characters = 0
     for document in documents:
         batch.append(document)
         characters += len(document.text) + sum(len(t) for _, t in document.passages or ())
-        if characters >= _BATCH_CHARACTERS:
+        if characters >= _BATCH_CHARACTERS or len(batch) == most:
             yield batch
             batch, characters = [], 0
     if batch:
