@@ -9,6 +9,7 @@ ClrelktError
 ├── DownloadError        a file that could not be fetched, or whose checksum is wrong
 ├── SearchIndexError     a folder that is no index, or one of a newer format or another encoder
 ├── TrainingError        a loss that is no number, nothing to train on, no way to resume
+│   └── LostProcessError another process of the same run has ended
 ├── StorageError         a folder that cannot be written, a full disk
 └── MissingExtraError    an optional dependency that is not installed
 
@@ -27,6 +28,7 @@ __all__ = [
     "DownloadError",
     "EncoderError",
     "Fault",
+    "LostProcessError",
     "MissingExtraError",
     "SearchIndexError",
     "SettingsError",
@@ -91,6 +93,10 @@ class SearchIndexError(ClrelktError):
 
 class TrainingError(ClrelktError):
     """A training run that cannot go on."""
+
+
+class LostProcessError(TrainingError):
+    """A run of several processes of which another one has ended."""
 
 
 class StorageError(ClrelktError):

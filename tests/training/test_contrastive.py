@@ -424,14 +424,14 @@ def test_dropout_keeps_the_marks_and_about_the_right_share(
 ) -> None:
     bank = TextBank(*texts_of([corpus]), tiny_encoder)
     rows = np.arange(len(bank))
-    whole, part = bank.select(rows), bank.select_partly(rows, 0.3, seed=5)
+    whole, part = bank.select(rows), bank.select_on_host(rows, dropout=0.3, seed=5)
     inner = whole.tokens - 2 * len(bank)
     left = part.tokens - 2 * len(bank)
     assert 0.6 * inner < left < 0.8 * inner
     ends, own = whole.lengths.cumsum(0), part.lengths.cumsum(0)
     assert torch.equal(whole.token_ids[ends - 1], part.token_ids[own - 1])
     assert torch.equal(whole.token_ids[ends - whole.lengths], part.token_ids[own - part.lengths])
-    again = bank.select_partly(rows, 0.3, seed=5)
+    again = bank.select_on_host(rows, dropout=0.3, seed=5)
     assert torch.equal(part.token_ids, again.token_ids)
 
 

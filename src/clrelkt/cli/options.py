@@ -12,7 +12,13 @@ import click
 if TYPE_CHECKING:
     from clrelkt.training import Recipe
 
-__all__ = ["changed_recipe", "changes_in_words", "run_options", "split_seed_option"]
+__all__ = [
+    "arguments_again",
+    "changed_recipe",
+    "changes_in_words",
+    "run_options",
+    "split_seed_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,3 +86,17 @@ def changes_in_words(encoder: str | None, split_by: str | None) -> str:
     return "".join(
         f" {option} {shlex.quote(value)}" for option, value in given.items() if value is not None
     )
+
+
+def arguments_again(context: click.Context) -> list[str]:
+    """Return the words that call a command again with the values that it was called with."""
+    words = context.command_path.split()[1:]
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif value is True:
+            words.append(parameter.opts[-1])
+        elif value is not None and value is not False:
+            words += [parameter.opts[-1], str(value)]
+    return words

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from clrelkt.cli.finishing import finish
-from clrelkt.cli.options import changed_recipe, run_options
+from clrelkt.cli.options import arguments_again, changed_recipe, run_options
 
 __all__ = ["train"]
 
@@ -21,6 +21,20 @@ __all__ = ["train"]
 @click.option("--corpus", metavar="NAME|PATH", help="Train on this corpus, not on the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on with the run that was stopped in the folder.")
 @click.option("--dev-only", is_flag=True, help="Look at no test question; end with what dev says.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train in N processes, one a GPU (with --device cpu: N processes on the CPU), to the "
+    "same result as in one.",
+)
+@click.option(
+    "--chunk-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Encode at most N tokens with gradients at once; larger batches are encoded twice, in "
+    "pieces, to the same result. [default: as many as fit]",
+)
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def train(
@@ -30,6 +44,8 @@ def train(
     corpus: str | None,
     resume: bool,
     dev_only: bool,
+    gpus: int | None,
+    chunk_tokens: int | None,
     encoder: str | None,
     output: Path | None,
     split_by: Any,
@@ -47,12 +63,18 @@ def train(
 
     from clrelkt.training import RunSettings, load_recipe
     from clrelkt.training import train as run_recipe
+    from clrelkt.training.launch import check_processes, launch, told_to_launcher
+    from clrelkt.training.process_group import is_first_process, processes_asked_for
 
     chosen = load_recipe(recipe)
     if stage is not None:
         chosen = chosen.up_to(stage)
     chosen = changed_recipe(chosen, encoder, split_by)
     chosen = dataclasses.replace(chosen, corpus=corpus or chosen.corpus)
+    if gpus is not None and gpus > 1 and processes_asked_for() == 1:
+        check_processes(gpus, device)
+        launch(arguments_again(click.get_current_context()), gpus)
+        return
     settings = RunSettings(
         output=output or Path("runs") / f"{chosen.name}-seed-{seed}",
         seed=seed,
@@ -62,8 +84,12 @@ def train(
         save_form=save_form,
         checkpoint_seconds=checkpoint_seconds,
         dev_only=dev_only,
+        chunk_tokens=chunk_tokens,
     )
-    run = run_recipe(chosen, settings)
+    with told_to_launcher():
+        run = run_recipe(chosen, settings)
+    if not is_first_process():
+        return
     finish(run.folder, quiet=True)
     if as_json:
         results = {name: result.to_json() for name, result in run.results.items()}

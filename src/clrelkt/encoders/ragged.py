@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["RaggedBatch", "token_budget_slices"]
+__all__ = ["RaggedBatch", "to_device", "token_budget_slices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,7 @@ class RaggedBatch:
 
     def to(self, device: torch.device | str) -> RaggedBatch:
         """Return the batch on ``device``."""
-        return RaggedBatch(
-            self.token_ids.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
-        )
+        return RaggedBatch(to_device(self.token_ids, device), to_device(self.lengths, device))
 
     def select(self, texts: torch.Tensor) -> RaggedBatch:
         """Return the texts with the given indices, shape (chosen,), in that order."""
@@ -61,6 +59,14 @@ class RaggedBatch:
         return RaggedBatch(
             self.token_ids[torch.arange(tokens, device=offsets.device) + offsets], lengths
         )
+
+
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return ``tensor`` on ``device``; a GPU is not waited for."""
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        # From ordinary memory a copy would first wait for all that the GPU still has to do.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def token_budget_slices(lengths: Sequence[int], budget: int) -> Iterator[slice]:

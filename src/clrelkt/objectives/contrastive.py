@@ -41,8 +41,8 @@ def ranking_loss(
 
 
 def _best_of_document(scores: torch.Tensor, document_of: torch.Tensor) -> torch.Tensor:
-    documents = int(document_of.max()) + 1
-    best = scores.new_full((scores.shape[0], documents), -torch.inf)
+    # There are at most as many documents as candidates; to count them would wait for the GPU.
+    best = torch.full_like(scores, -torch.inf)
     return best.scatter_reduce(1, document_of.expand_as(scores), scores, "amax")
 
 

@@ -1,4 +1,8 @@
-"""The texts of a run: each once, tokenised once, on the device that trains."""
+"""The texts of a run: each once, tokenised once.
+
+The tokens stay in the host's memory. A GPU is sent those of a batch, which takes less time than
+to wait for it to choose them itself.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ import torch
 
 from clrelkt.corpora.model import Corpus
 from clrelkt.encoders import Encoder, RaggedBatch, TextKind, TrainableEncoder
-from clrelkt.encoders.ragged import token_budget_slices
+from clrelkt.encoders.memory import TokenBudget
 from clrelkt.errors import DataError
 from clrelkt.mining.texts import Encode
+from clrelkt.training.process_group import ProcessGroup, balanced_shares
 
 __all__ = ["TextBank", "texts_of"]
 
@@ -32,13 +37,20 @@ def texts_of(corpora: Iterable[Corpus]) -> tuple[list[str], list[str]]:
 class TextBank:
     """Distinct texts by row number, tokenised with an encoder.
 
-    ``lengths`` (texts,) holds the number of tokens of each text.
+    ``lengths`` (texts,) holds the number of tokens of each text. In a run of several processes all
+    of ``group`` ask for the same vectors at the same time, and each makes its share.
     """
 
     def __init__(
-        self, questions: Sequence[str], candidates: Sequence[str], encoder: TrainableEncoder
+        self,
+        questions: Sequence[str],
+        candidates: Sequence[str],
+        encoder: TrainableEncoder,
+        group: ProcessGroup | None = None,
     ) -> None:
         """Tokenise ``questions`` and ``candidates``; a text may be in both."""
+        self._group = group or ProcessGroup(device=encoder.device)
+        self._budget = TokenBudget(_ENCODE_TOKENS)
         texts: list[tuple[str, TextKind]] = [(text, "question") for text in questions]
         texts += [(text, "passage") for text in candidates]
         self._row = {text: row for row, text in enumerate(texts)}
@@ -46,16 +58,16 @@ class TextBank:
         self._batch = RaggedBatch(
             torch.cat([part.token_ids for part in parts]),
             torch.cat([part.lengths for part in parts]),
-        ).to(encoder.device)
-        self.lengths = self._batch.lengths.cpu().numpy()
+        )
+        self.lengths = self._batch.lengths.numpy()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
     def device(self) -> torch.device:
-        """Where the token ids lie."""
-        return self._batch.token_ids.device
+        """Where texts are encoded."""
+        return self._group.device
 
     def rows(self, texts: Iterable[str], kind: TextKind) -> np.ndarray:
         """Return the row numbers of texts, shape (texts,), int64.
@@ -69,17 +81,21 @@ class TextBank:
             raise DataError(f"the text {error.args[0][0][:60]!r} is none of this run") from error
 
     def select(self, rows: np.ndarray) -> RaggedBatch:
-        """Return the texts of ``rows`` (texts,), on the bank's device."""
-        return self._batch.select(torch.from_numpy(rows).to(self.device))
+        """Return the texts of ``rows`` (texts,), on the device that encodes."""
+        return self.select_on_host(rows).to(self.device)
 
-    def select_partly(self, rows: np.ndarray, dropout: float, seed: int) -> RaggedBatch:
+    def select_on_host(
+        self, rows: np.ndarray, *, dropout: float = 0.0, seed: int = 0
+    ) -> RaggedBatch:
         """Return the texts of ``rows`` (texts,) without a share ``dropout`` of their tokens.
 
         The first and the last token of a text, its marks, always stay.
         """
-        batch = self.select(rows)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        kept = torch.rand(batch.tokens, device=self.device, generator=generator) >= dropout
+        batch = self._batch.select(torch.from_numpy(rows))
+        if not dropout:
+            return batch
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand(batch.tokens, generator=generator) >= dropout
         ends = batch.lengths.cumsum(0)
         kept[ends - 1] = True
         kept[ends - batch.lengths] = True
@@ -89,9 +105,24 @@ class TextBank:
     @torch.no_grad()
     def vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:
         """Return unit vectors of the texts of ``rows``, shape (texts, dimension), no gradients."""
-        runs = token_budget_slices(self.lengths[rows].tolist(), _ENCODE_TOKENS)
-        parts = [encoder(self.select(rows[run])) for run in runs]
-        return torch.cat(parts) if parts else torch.empty(0, encoder.dimension, device=self.device)
+        shares = balanced_shares(self.lengths[rows], self._group.size)
+        own = self._own_vectors(encoder, rows[shares[self._group.rank]])
+        gathered = self._group.gather(own, [len(share) for share in shares])
+        if self._group.size == 1:
+            return gathered
+        order = torch.from_numpy(np.argsort(np.concatenate(shares))).to(gathered.device)
+        return gathered[order]
+
+    def _own_vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:
+        lengths = self.lengths[rows].tolist()
+        while True:
+            try:
+                parts = [encoder(self.select(rows[run])) for run in self._budget.cut(lengths)]
+                like = torch.empty(0, encoder.dimension, device=self.device)
+                return torch.cat(parts) if parts else like
+            except torch.OutOfMemoryError:
+                pass
+            self._budget.halve(lengths)
 
     def encode_with(self, encoder: TrainableEncoder) -> Encode:
         """Return a function from texts of the bank to vectors, for mining and evaluation."""

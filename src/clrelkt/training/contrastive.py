@@ -18,6 +18,7 @@ import torch
 
 from clrelkt.corpora.pairs import SentencePairs
 from clrelkt.encoders import TrainableEncoder
+from clrelkt.encoders.ragged import to_device
 from clrelkt.errors import DataError, TrainingError
 from clrelkt.objectives import anchor_loss, paired_loss, ranking_loss, reverse_ranking_loss
 from clrelkt.training.bank import TextBank
@@ -56,7 +57,7 @@ class _Batch:
     device: torch.device
 
     def numbers(self, values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        return to_device(torch.from_numpy(np.ascontiguousarray(values)), self.device)
 
 
 class ContrastiveMethod:

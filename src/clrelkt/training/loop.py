@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from clrelkt.encoders import RaggedBatch, TextKind, TrainableEncoder
+from clrelkt.encoders import TextKind, TrainableEncoder
+from clrelkt.encoders.memory import TokenBudget
+from clrelkt.encoders.ragged import to_device
 from clrelkt.errors import TrainingError
 from clrelkt.evaluation import Results, RetrievalEvaluator
 from clrelkt.training.bank import TextBank
 from clrelkt.training.batches import Batches, evaluation_steps
 from clrelkt.training.checkpoint import Checkpoint, Position
+from clrelkt.training.gradients import BatchGradients, SharedBatch
+from clrelkt.training.process_group import ProcessGroup, balanced_shares
 from clrelkt.training.recipe import Stage
 from clrelkt.training.schedule import Progress
 from clrelkt.training.stage_method import StageMethod
@@ -29,6 +33,7 @@ _BEST = "best/"
 _AVERAGE = "average/"
 _RISE = 0.1
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_LOOKS_EVERY = 32
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Surroundings:
     """What a stage needs from its run.
 
     ``log`` appends a record to the run's log and returns the number of its lines; ``save`` writes
-    a checkpoint; ``tick`` is told of every step for a progress bar.
+    a checkpoint; ``tick`` is told of every step for a progress bar. ``group`` are the processes
+    that carry out the run, which each has its own ``budget`` of tokens with gradients.
     """
 
     number: int
@@ -46,6 +52,8 @@ class Surroundings:
     tick: Callable[[int, int, float | None], None]
     checkpoint_seconds: float = 60.0
     log_lines: int = 0
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+    budget: TokenBudget = field(default_factory=TokenBudget)
 
 
 def train_stage(
@@ -84,6 +92,14 @@ class _StageRun:
         self._bank = bank
         self._evaluator = evaluator
         self._around = around
+        self._gradients = BatchGradients(
+            encoder,
+            method,
+            group=around.group,
+            budget=around.budget,
+            precision=stage.optimisation.precision,
+        )
+        self._losses = _Losses(bank.device)
         self._parameters = dict(encoder.named_parameters())
         self._optimiser = torch.optim.Adam(
             self._parameters.values(),
@@ -106,9 +122,11 @@ class _StageRun:
             self._evaluate_start()
         else:
             self._restore(checkpoint)
+        self._around.group.copy_from_first(list(self._parameters.values()))
         stopped = False
         while not stopped and self._position.epoch < self._stage.optimisation.epochs:
             stopped = self._run_epoch()
+        self._look_at_losses()
         if self._progress.losses or self._progress.best is None:
             self._evaluate()
         return self._best
@@ -117,7 +135,9 @@ class _StageRun:
         """Train to the end of the epoch, or until dev says stop; return whether it did."""
         epoch = self._position.epoch
         if self._examples is None:
-            self._examples = self._method.examples(epoch, self._encoder)
+            self._look_at_losses()
+            found = self._method.examples(epoch, self._encoder)
+            self._examples = self._around.group.same(found)
         if not len(self._examples):
             if epoch == 0:
                 raise TrainingError(f"stage {self._stage.name!r} has no examples to train on")
@@ -125,15 +145,16 @@ class _StageRun:
         batches = self._batches(self._examples)
         times = self._stage.dev.times_per_epoch
         marks = evaluation_steps(len(batches), times) if times else frozenset()
-        for number in range(self._position.batch, len(batches)):
-            total = len(batches) * self._stage.optimisation.epochs
-            self._step(batches[number], (self._position.step + 1) / total)
-            self._moved(number + 1, len(batches))
-            every = self._stage.dev.every_steps
-            due = self._position.step % every == 0 if every else number + 1 in marks
-            if due and self._evaluate():
-                return True
-            self._save_if_time()
+        with contextlib.closing(self._shared(batches)) as shared:
+            for number, batch in enumerate(shared, self._position.batch):
+                total = len(batches) * self._stage.optimisation.epochs
+                self._step(batch, (self._position.step + 1) / total)
+                self._moved(number + 1, len(batches))
+                every = self._stage.dev.every_steps
+                due = self._position.step % every == 0 if every else number + 1 in marks
+                if due and self._evaluate():
+                    return True
+                self._save_if_time()
         self._position = Position(
             self._position.stage, epoch + 1, 0, self._position.step, self._position.log_lines
         )
@@ -150,33 +171,68 @@ class _StageRun:
             np.random.default_rng(seed),
         )
 
-    def _step(self, examples: np.ndarray, share: float) -> None:
-        """Take a step; ``share`` of all steps are done with it."""
+    def _shared(self, batches: Batches) -> Generator[SharedBatch, None, None]:
+        """Yield the batches that are left of an epoch; each is made while the last one trains."""
+        left = range(self._position.batch, len(batches))
+        steps = range(self._position.step, self._position.step + len(left))
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for number, step in zip(left, steps, strict=True):
+                made = pool.submit(self._share, batches[number], step)
+                if coming is not None:
+                    yield coming.result()
+                coming = made
+            if coming is not None:
+                yield coming.result()
+
+    def _share(self, examples: np.ndarray, step: int) -> SharedBatch:
+        """Choose the texts that this process encodes in a step; each distinct text goes once."""
         encoded = self._method.texts(examples)
         distinct, places = np.unique(encoded, return_inverse=True)
-        vectors = self._encoder(self._selected(distinct))
-        index = torch.from_numpy(places.reshape(encoded.shape)).to(vectors.device)
-        loss = self._method.loss(functional.embedding(index, vectors), examples)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}")
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        dropout = self._stage.optimisation.token_dropout
+        key = (self._around.seed, self._around.number, step)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0]) if dropout else 0
+        texts = self._bank.select_on_host(distinct, dropout=dropout, seed=seed)
+        group = self._around.group
+        shares = balanced_shares(texts.lengths.numpy(), group.size)
+        position = np.argsort(np.concatenate(shares))
+        own = shares[group.rank]
+        chosen = texts if group.size == 1 else texts.select(torch.from_numpy(own))
+        return SharedBatch(
+            examples=examples,
+            texts=chosen.to(self._bank.device),
+            lengths=chosen.lengths.tolist(),
+            counts=[len(share) for share in shares],
+            places=to_device(
+                torch.from_numpy(position[places].reshape(encoded.shape)), self._bank.device
+            ),
+        )
+
+    def _step(self, batch: SharedBatch, share: float) -> None:
+        """Take a step; ``share`` of all steps are done with it."""
+        try:
+            loss = self._gradients(batch)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"stage {self._stage.name!r}: out of memory in the loss of a batch of "
+                f"{len(batch.examples)} examples, which cannot be cut. Lower the recipe's batch"
+            ) from error
+        self._losses.add(loss, self._position)
+        if self._losses.due:
+            self._look_at_losses()
         if self._stage.optimisation.schedule == "cosine":
             self._progress.learning_rate = _cosine(self._stage.optimisation.learning_rate, share)
         for group in self._optimiser.param_groups:
             group["lr"] = self._progress.learning_rate
         self._optimiser.step()
         self._move_average()
-        self._progress.add_loss(value)
 
-    def _selected(self, rows: np.ndarray) -> RaggedBatch:
-        dropout = self._stage.optimisation.token_dropout
-        if not dropout:
-            return self._bank.select(rows)
-        key = (self._around.seed, self._around.number, self._position.step)
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        return self._bank.select_partly(rows, dropout, seed)
+    def _look_at_losses(self) -> None:
+        """Take in the losses since the last look, and stop where one is no number."""
+        for position, value in self._losses.take():
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss is {value}", position)
+            self._progress.add_loss(value)
 
     @torch.no_grad()
     def _move_average(self) -> None:
@@ -217,21 +273,22 @@ class _StageRun:
         total = batches * self._stage.optimisation.epochs
         self._around.tick(position.epoch * batches + batch, total, self._progress.best)
 
-    def _diverged(self, what: str) -> TrainingError:
+    def _diverged(self, what: str, position: Position) -> TrainingError:
         return TrainingError(
-            f"stage {self._stage.name!r}, epoch {self._position.epoch}, step "
-            f"{self._position.step}: {what}. Lower the learning rate "
-            f"({self._progress.learning_rate:g}) or look for texts that are broken"
+            f"stage {self._stage.name!r}, epoch {position.epoch}, step {position.step}: {what}. "
+            f"Lower the learning rate ({self._progress.learning_rate:g}) or look for texts that "
+            "are broken"
         )
 
     def _measure(self) -> Results:
+        self._look_at_losses()
         encode = self._bank.encode_with(self._encoder)
 
         def finite(texts: Sequence[str], kind: TextKind) -> np.ndarray:
             # After the last step no loss is left to show that the weights have run away.
             vectors = encode(texts, kind)
             if not np.isfinite(vectors).all():
-                raise self._diverged("the encoder's vectors are not finite")
+                raise self._diverged("the encoder's vectors are not finite", self._position)
             return vectors
 
         with self._averaged():
@@ -248,7 +305,8 @@ class _StageRun:
         """Measure on dev, keep the encoder if it is the best, and return whether to stop."""
         results = self._measure()
         verdict = self._progress.judge(
-            results.mean.hit_rate_at_1,
+            # One process that came to another verdict would leave the others waiting.
+            self._around.group.same(results.mean.hit_rate_at_1),
             self._position.epoch,
             self._stage.optimisation,
             self._stage.dev,
@@ -285,6 +343,7 @@ class _StageRun:
 
     def _save_if_time(self) -> None:
         if time.monotonic() - self._saved_at >= self._around.checkpoint_seconds:
+            self._look_at_losses()
             self._around.save(self._checkpoint())
             self._saved_at = time.monotonic()
 
@@ -318,6 +377,29 @@ class _StageRun:
                 self._average[name] = tensors[f"{_AVERAGE}{name}"].to(parameter.device)
             if f"{_BEST}{name}" in tensors:
                 self._best[name] = tensors[f"{_BEST}{name}"].to(parameter.device)
+
+
+class _Losses:
+    """Losses that stay on the device until they are looked at: to read one is to wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._most = 1 if device.type == "cpu" else _LOOKS_EVERY
+        self._held: list[tuple[torch.Tensor, Position]] = []
+
+    def add(self, loss: torch.Tensor, position: Position) -> None:
+        """Hold the loss of the step at ``position``."""
+        self._held.append((loss, position))
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return len(self._held) >= self._most
+
+    def take(self) -> list[tuple[Position, float]]:
+        """Return what is held, with each step's position."""
+        held, self._held = self._held, []
+        values = torch.stack([loss for loss, _ in held]).tolist() if held else []
+        return [(position, value) for (_, position), value in zip(held, values, strict=True)]
 
 
 def _cosine(peak: float, share: float) -> float:

@@ -15,6 +15,7 @@ import torch
 
 from clrelkt.corpora.model import Corpus, Question
 from clrelkt.encoders import TrainableEncoder
+from clrelkt.encoders.ragged import to_device
 from clrelkt.errors import DataError, TrainingError
 from clrelkt.mining import CandidateSet, DenseMiner, Granularity, Triplets, mine_bm25
 from clrelkt.objectives import distribution_loss, transfer_loss, triplet_loss
@@ -231,7 +232,7 @@ class _TransferMethod(_ByColumns):
         )
 
     def _teacher_of(self, rows: np.ndarray) -> torch.Tensor:
-        places = torch.from_numpy(self._place[rows]).to(self._teacher.device)
+        places = to_device(torch.from_numpy(self._place[rows]), self._teacher.device)
         return self._teacher[places]
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Method",
     "Optimisation",
     "ParallelPairs",
+    "Precision",
     "Recipe",
     "Stage",
     "Teacher",
@@ -53,6 +54,9 @@ _RESERVED = (BASELINE, ZERO_SHOT, "test")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Settings = TypeVar("Settings")
+
+Precision = Literal["float32", "bfloat16"]
+"""What a training step multiplies matrices in; parameters and losses are kept in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,8 @@ class Optimisation:
     the initial rate. With "cosine" it rises over the first tenth of all steps and then falls to 0
     along half a cosine. ``average`` is the decay of a moving average of the parameters, which then
     is what is measured and kept (0: none). ``token_dropout`` is the share of tokens, the marks of
-    a text's ends apart, that a training step does not see.
+    a text's ends apart, that a training step does not see. With ``precision`` "bfloat16" a training
+    step's matrix products are computed in it; parameters, losses and measurements stay in float32.
     """
 
     epochs: int
@@ -261,6 +266,7 @@ class Optimisation:
     adam_beta2: float = 0.999
     average: float = 0.0
     token_dropout: float = 0.0
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if not (0 <= self.average < 1 and 0 <= self.token_dropout < 1 and 0 < self.adam_beta2 < 1):

@@ -17,8 +17,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +30,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 
 from clrelkt.corpora import Corpus, Splits, load_corpus, take_split
-from clrelkt.encoders import PUBLISHED, SaveForm, TrainableEncoder, load_encoder
+from clrelkt.encoders import PUBLISHED, Encoder, SaveForm, TrainableEncoder, load_encoder
+from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse_weights import weights_digest
 from clrelkt.encoders.tensors import read_tensors, write_tensors
 from clrelkt.errors import EncoderError, SettingsError, StorageError, TrainingError
@@ -44,14 +47,16 @@ from clrelkt.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from clrelkt.training.device import choose_device, matrix_precision
+from clrelkt.training.device import matrix_precision
 from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.measurements import measure
 from clrelkt.training.methods import prepare
 from clrelkt.training.portrait import portray, portrayed_encoders, write_portrait
+from clrelkt.training.process_group import ProcessGroup, process_group
 from clrelkt.training.provenance import count_translated, describe_encoder
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
+from clrelkt.training.shared_encoder import SharedEncoder
 from clrelkt.training.stage_method import Material
 from clrelkt.training.supplies import load_supplies
 
@@ -81,7 +86,9 @@ class RunSettings:
     ``seed`` decides every random choice of training, ``split_seed`` which questions are dev and
     test: runs that differ in ``seed`` alone are tested on the same questions. ``save_form`` is how
     encoders are written. With ``dev_only`` no test question is looked at: the run ends with the
-    recipe's measurements on dev.
+    recipe's measurements on dev. ``chunk_tokens`` is how many tokens a process encodes with
+    gradients at once: a batch of more is encoded twice, in pieces, with the same result (None: as
+    many as the memory holds).
     """
 
     output: Path
@@ -93,8 +100,11 @@ class RunSettings:
     checkpoint_seconds: float = 60.0
     progress: bool = True
     dev_only: bool = False
+    chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        if self.chunk_tokens is not None and self.chunk_tokens < 1:
+            raise SettingsError(f"chunk_tokens {self.chunk_tokens}: it must be at least 1")
         if min(self.seed, self.split_seed, self.checkpoint_seconds) < 0:
             raise SettingsError(
                 f"seed {self.seed}, split_seed {self.split_seed}, checkpoint_seconds "
@@ -119,6 +129,9 @@ class Run:
 def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -> Run:
     """Carry out a recipe. ``corpus`` takes the place of the one that the recipe names.
 
+    Where torchrun has started several processes they carry it out together, and each returns the
+    run.
+
     Raises:
         TrainingError: nothing to train on, a loss that is not a number, or a run that cannot be
             resumed.
@@ -127,15 +140,21 @@ def train(recipe: Recipe, settings: RunSettings, corpus: Corpus | None = None) -
         UnknownNameError: the corpus has no training or dev questions in a language of a stage.
         SettingsError: no such device, or encoders cannot be saved in the form that is asked for.
     """
-    device = choose_device(settings.device)
-    base = load_encoder(recipe.encoder).to(device)
+    with process_group(settings.device) as group:
+        return _train(recipe, settings, corpus, group)
+
+
+def _train(
+    recipe: Recipe, settings: RunSettings, corpus: Corpus | None, group: ProcessGroup
+) -> Run:
+    base = load_encoder(recipe.encoder).to(group.device)
     if settings.save_form != "whole" and base.identity.base not in PUBLISHED:
         raise SettingsError(
             f"save_form {settings.save_form!r}: a delta needs a published base "
             f"({', '.join(PUBLISHED)}), and the base of {recipe.encoder!r} is "
             f"{base.identity.base!r}. Use save_form 'whole'"
         )
-    return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base).run()
+    return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base, group).run()
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -208,7 +227,16 @@ def read_run_results(folder: Path) -> tuple[dict[str, Results], Measured]:
 
 
 class _Runner(Generic[E]):
-    def __init__(self, recipe: Recipe, settings: RunSettings, corpus: Corpus, base: E) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: RunSettings,
+        corpus: Corpus,
+        base: E,
+        group: ProcessGroup,
+    ) -> None:
+        self._group = group
+        self._budget = TokenBudget(settings.chunk_tokens, self._say)
         self._recipe = recipe
         self._settings = settings
         self._folder = Path(settings.output)
@@ -226,9 +254,16 @@ class _Runner(Generic[E]):
         }
 
     def run(self) -> Run:
-        with _locked(self._folder), matrix_precision(self._device):
-            self._begin()
-            clock = _Clock(self._folder / "timings.json")
+        # Only the first process writes; the others wait wherever they read what it has written.
+        first = self._group.first
+        with (
+            _locked(self._folder) if first else contextlib.nullcontext(),
+            matrix_precision(self._device),
+        ):
+            if first:
+                self._begin()
+            self._group.wait()
+            clock = _Clock(self._folder / "timings.json", writes=first)
             for number, stage in enumerate(self._recipe.stages):
                 if not self._kept_path(stage).exists():
                     with clock.measure(stage.name) as write_clock:
@@ -236,7 +271,9 @@ class _Runner(Generic[E]):
             results, measured = self._evaluate_all(clock)
             last = self._recipe.stages[-1]
             encoder = self._stage_encoder(last).renamed(str(self._encoder_path(last)))
-            self._tidy_up()
+            self._group.wait()
+            if first:
+                self._tidy_up()
         return Run(self._folder, encoder, results, self._recipe, measured)
 
     def _begin(self) -> None:
@@ -254,6 +291,7 @@ class _Runner(Generic[E]):
             "weights_sha256": weights_digest(dict(self._base.named_parameters())),
             "device": self._device.type,
             "threads": torch.get_num_threads(),
+            "processes": self._group.size,
         }
         path = self._folder / "run.json"
         if not path.exists():
@@ -272,6 +310,10 @@ class _Runner(Generic[E]):
         if (self._folder / "results.json").exists():
             self._tidy_up()
             raise TrainingError(f"the run in {self._folder} is complete; nothing is left to resume")
+
+    def _say(self, what: str) -> None:
+        own = f"process {self._group.rank}: " if self._group.size > 1 else ""
+        print(f"{own}{what}", file=sys.stderr)
 
     def _fingerprint(self) -> str:
         """Return a digest of all that training and evaluation see."""
@@ -315,10 +357,11 @@ class _Runner(Generic[E]):
     def _train_stage(self, number: int, stage: Stage, write_clock: Callable[[], None]) -> None:
         found = read_checkpoint(self._folder)
         checkpoint = found if found is not None and found.position.stage == number else None
-        log = _Log(self._folder / "log.jsonl")
+        log = _Log(self._folder / "log.jsonl", writes=self._group.first)
         log.keep_stages(self._recipe, number, checkpoint)
+        log.lines = self._group.same(log.lines)
         start, encoder = self._compact(stage.start), self._compact(stage.start)
-        bank = TextBank(*self._texts(), encoder)
+        bank = TextBank(*self._texts(), encoder, self._group)
         languages = self._languages(stage)
         material = Material(
             corpus=self._splits.train,
@@ -339,18 +382,23 @@ class _Runner(Generic[E]):
             write_checkpoint(self._folder, checkpoint)
             write_clock()
 
-        with stage_bar(stage.name, shown=self._settings.progress) as tick:
+        seconds = self._settings.checkpoint_seconds if self._group.first else math.inf
+        with stage_bar(stage.name, shown=self._settings.progress and self._group.first) as tick:
             around = Surroundings(
                 number=number,
                 seed=self._settings.seed,
                 log=log.append,
                 save=save,
                 tick=tick,
-                checkpoint_seconds=self._settings.checkpoint_seconds,
+                checkpoint_seconds=seconds,
                 log_lines=log.lines,
+                group=self._group,
+                budget=self._budget,
             )
             best = train_stage(stage, encoder, method, bank, evaluator, around, checkpoint)
-        self._save_stage(stage, encoder, best)
+        if self._group.first:
+            self._save_stage(stage, encoder, best)
+        self._group.wait()
 
     def _save_stage(self, stage: Stage, encoder: E, best: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
@@ -370,10 +418,11 @@ class _Runner(Generic[E]):
         with clock.measure("test"):
             encoders: dict[str, E] = {ZERO_SHOT: self._base}
             encoders |= {stage.name: self._stage_encoder(stage) for stage in self._recipe.stages}
-            results = self._test(encoders)
+            shared = {name: self._shared(encoder) for name, encoder in encoders.items()}
+            results = self._test(shared)
             measured = {
                 wanted.name: measure(
-                    wanted, encoders, self._recipe, self._corpus, self._settings.split_seed
+                    wanted, shared, self._recipe, self._corpus, self._settings.split_seed
                 )
                 for wanted in self._recipe.measurements or ()
                 if wanted.split == "dev" or not self._settings.dev_only
@@ -386,10 +435,14 @@ class _Runner(Generic[E]):
         }
         if measured:
             record["measured"] = measured
-        write_json(self._folder / "results.json", record)
+        if self._group.first:
+            write_json(self._folder / "results.json", record)
         return results, measured
 
-    def _test(self, encoders: Mapping[str, E]) -> dict[str, Results]:
+    def _shared(self, encoder: E) -> Encoder:
+        return encoder if self._group.size == 1 else SharedEncoder(encoder, self._group)
+
+    def _test(self, encoders: Mapping[str, Encoder]) -> dict[str, Results]:
         """Test the encoders, where test questions may be looked at, and portray them."""
         split: Literal["dev", "test"] = "dev" if self._settings.dev_only else "test"
         asked = self._splits.dev if self._settings.dev_only else self._splits.test
@@ -403,7 +456,9 @@ class _Runner(Generic[E]):
         results = {name: evaluator(encoders[name], encode[name]) for name in encode}
         own = {name: encode[name] for name in portrayed}
         languages = {stage.name: self._languages(stage) for stage in self._recipe.stages}
-        write_portrait(self._folder, portray(evaluator, results, own, languages))
+        portrait = portray(evaluator, results, own, languages)
+        if self._group.first:
+            write_portrait(self._folder, portrait)
         if self._settings.dev_only:
             return {}
         if not _has_translations(asked):
@@ -524,10 +579,13 @@ class _Log:
     """The run's log, one JSON object a line."""
 
     path: Path
+    writes: bool = True
     lines: int = field(default=0, init=False)
 
     def keep_stages(self, recipe: Recipe, number: int, checkpoint: Checkpoint | None) -> None:
         """Drop what a killed process wrote after the point that the run goes on from."""
+        if not self.writes:
+            return
         whole = self._whole_lines()
         if checkpoint is None:
             done = {stage.name for stage in recipe.stages[:number]}
@@ -555,10 +613,11 @@ class _Log:
             raise TrainingError(f"{self.path}: {line[:60]!r} is no line of a run's log") from error
 
     def append(self, record: Mapping[str, Any]) -> int:
-        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if self.writes:
+            with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         self.lines += 1
         return self.lines
 
@@ -571,8 +630,9 @@ class _Log:
 class _Clock:
     """Seconds by stage; a stage that was resumed adds up, back to its last checkpoint."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool) -> None:
         self._path = path
+        self._writes = writes
         self._seconds: dict[str, float] = _read_json(path) if path.exists() else {}
 
     @contextlib.contextmanager
@@ -582,7 +642,8 @@ class _Clock:
 
         def write() -> None:
             self._seconds[name] = round(time.monotonic() - start, 2)
-            write_json(self._path, self._seconds)
+            if self._writes:
+                write_json(self._path, self._seconds)
 
         yield write
         write()

@@ -1,0 +1,55 @@
+"""How many tokens are worked through at once: halved when a GPU runs out of memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+
+import torch
+
+from clrelkt.encoders.ragged import token_budget_slices
+from clrelkt.errors import EncoderError
+
+__all__ = ["TokenBudget"]
+
+
+class TokenBudget:
+    """The most tokens that an encoder is given at once; None: no limit.
+
+    ``say`` is told, once, that memory ran out and what was done about it.
+    """
+
+    def __init__(self, tokens: int | None = None, say: Callable[[str], None] | None = None) -> None:
+        self.tokens = tokens
+        self._say = say
+
+    def cut(self, lengths: Sequence[int]) -> list[slice]:
+        """Cut a row of texts, of so many tokens each, into runs within the budget."""
+        if self.tokens is None:
+            return [slice(0, len(lengths))] if len(lengths) else []
+        return list(token_budget_slices(lengths, self.tokens))
+
+    def halve(self, lengths: Sequence[int]) -> None:
+        """Take half of the longest run that ``cut`` gave, and free what can be freed.
+
+        Raises:
+            EncoderError: that run is a single text, which is never cut.
+        """
+        runs = self.cut(lengths)
+        tokens, texts = max((sum(lengths[run]), run.stop - run.start) for run in runs)
+        if texts == 1:
+            raise EncoderError(
+                f"out of memory on a single text of {tokens} tokens. Split it into passages, or "
+                "use a GPU with more memory"
+            )
+        first, self.tokens = self.tokens, tokens // 2
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._say is not None:
+            was = f"{tokens} tokens" if first is None else f"{first} tokens or fewer"
+            self._say(
+                f"out of memory on {was} at once; going on with at most {self.tokens}. Nothing "
+                "else changes; give --chunk-tokens to start so"
+            )
+            self._say = None
