@@ -6,7 +6,9 @@ import copy
 import io
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,18 @@ LANGUAGES = ("en", "de", "ru")
 WIDTH, TEXT = 24, 32
 
 Need = Callable[[Path | None, str], Path]
+
+_BROWSER_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1000",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,6 +66,40 @@ def need() -> Need:
         pytest.skip(how_to_get)
 
     return present
+
+
+OpenBrowser = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="session")
+def open_browser() -> OpenBrowser:
+    """Return ``open_browser(*flags)``: a real Chromium without a window while its block runs.
+
+    A test is skipped where there is none, and fails where CI should have installed it.
+    """
+    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if not all(found.values()):
+        advice = "install a browser to test pages in: apt-get install chromium chromium-driver"
+        if os.environ.get("CI"):
+            pytest.fail(advice)
+        pytest.skip(advice)
+    webdriver = pytest.importorskip("selenium.webdriver")
+
+    @contextmanager
+    def opened(*flags: str) -> Iterator[Any]:
+        options = webdriver.ChromeOptions()
+        options.binary_location = found["chromium"]
+        for flag in (*_BROWSER_FLAGS, *flags):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        service = webdriver.ChromeService(found["chromedriver"])
+        driver = webdriver.Chrome(options=options, service=service)
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "export": ("clrelkt.cli.export:export", "Write an encoder in a form that others open."),
         "index": ("clrelkt.cli.index:index", "Make documents searchable, and change them."),
         "search": ("clrelkt.cli.search:search", "Ask an index a question in any language."),
+        "compare": ("clrelkt.cli.compare:compare", "Put runs side by side."),
         "results": ("clrelkt.cli.results:results", "Show records of earlier measurements."),
         "data": ("clrelkt.cli.data:data", "List, get and check corpora."),
         "completion": ("clrelkt.cli.completion:completion", "Print a shell's completion script."),

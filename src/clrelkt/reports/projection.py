@@ -22,8 +22,11 @@ class Projection:
     points: Mapping[str, np.ndarray]
 
 
-def project(vectors: Mapping[str, np.ndarray]) -> Projection:
+def project(vectors: Mapping[str, np.ndarray], kinds: np.ndarray) -> Projection:
     """Lay out the vectors of all encoders together.
+
+    Questions and passages lie apart as two groups, whatever they are about; so the mean of each
+    kind is taken away from its vectors first, encoder by encoder.
 
     t-SNE (van der Maaten and Hinton, JMLR 2008) from scikit-learn, of the first principal
     components and starting from them, so that no random number is needed; the first two
@@ -31,14 +34,24 @@ def project(vectors: Mapping[str, np.ndarray]) -> Projection:
 
     Args:
         vectors: by encoder, shape (texts, dimension), the same texts in each.
+        kinds: which kind each text is of, shape (texts,).
     """
-    stacked = np.concatenate([rows.astype(np.float64) for rows in vectors.values()])
+    stacked = np.concatenate([_centred(rows, kinds) for rows in vectors.values()])
     components = _principal_components(stacked)
     laid_out = _tsne(components)
     method = "PCA" if laid_out is None else "t-SNE"
     points = _within_square(components[:, :2] if laid_out is None else laid_out)
     ends = np.cumsum([len(rows) for rows in vectors.values()])[:-1]
     return Projection(method, dict(zip(vectors, np.split(points, ends), strict=True)))
+
+
+def _centred(rows: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    centred = rows.astype(np.float64)
+    for kind in np.unique(kinds):
+        centred[kinds == kind] -= centred[kinds == kind].mean(0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    made: np.ndarray = centred / np.where(lengths > 0, lengths, 1.0)
+    return made
 
 
 def _principal_components(stacked: np.ndarray) -> np.ndarray:
@@ -73,6 +86,5 @@ def _tsne(components: np.ndarray) -> np.ndarray | None:
 
 def _within_square(points: np.ndarray) -> np.ndarray:
     low, high = points.min(0), points.max(0)
-    scale = float((high - low).max()) or 1.0
-    made: np.ndarray = (points - (low + high) / 2) / scale + 0.5
+    made: np.ndarray = (points - low) / np.where(high > low, high - low, 1.0)
     return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.table import Table
 from clrelkt.evaluation.results import METRICS, MetricName, Metrics, Results
 from clrelkt.evaluation.seeds import Estimate, Estimates, SeedSummary
 from clrelkt.evaluation.significance import Comparison, Difference
+
+if TYPE_CHECKING:
+    from clrelkt.reports.comparison import RunComparison
 
 __all__ = [
     "comparison_table",
@@ -22,6 +25,7 @@ __all__ = [
     "longest_runs",
     "plain_table",
     "results_table",
+    "run_tables",
     "stage_tables",
     "stages_json",
     "table_width",
@@ -120,6 +124,25 @@ def stage_tables(
         by_stage(chosen)
         for chosen in longest_runs(names, lambda c: table_width(by_stage(c)) <= width)
     ]
+
+
+def run_tables(comparison: RunComparison, *, width: int = 80) -> list[Table]:
+    """Return runs side by side: a row a language and a column a run; * differs from the first."""
+    summaries = comparison.summaries
+    groups = dict.fromkeys(group for row in summaries.values() for group in row.means)
+    keys = {group_label(group): group for group in groups}
+
+    def cell(name: str, label: str) -> str:
+        shown = estimate_cell(_look_up(summaries[label], name, comparison.metric))
+        return shown + ("*" if comparison.significant(label, keys.get(name, name)) else " ")
+
+    names = _shared_columns(summaries)
+
+    def part(chosen: Sequence[str]) -> Table:
+        return grid("", names, chosen, cell, comparison.metric)
+
+    chosen_runs = longest_runs(list(summaries), lambda chosen: table_width(part(chosen)) <= width)
+    return [part(chosen) for chosen in chosen_runs]
 
 
 def stages_json(stages: Mapping[str, SeedSummary]) -> dict[str, Any]:

@@ -14,13 +14,17 @@ from clrelkt.reports.tables import group_label
 __all__ = ["legend_panel", "scores_figure"]
 
 _WIDTH, _LEFT, _RIGHT, _TOP = 520.0, 92.0, 14.0, 10.0
-_METRIC: MetricName = "hit_rate@1"
 
 
-def scores_figure(stages: Mapping[str, SeedSummary], paper: str | None = None) -> Figure:
+def scores_figure(
+    stages: Mapping[str, SeedSummary],
+    paper: str | None = None,
+    *,
+    metric: MetricName = "hit_rate@1",
+) -> Figure:
     """Return the figure; ``paper`` is how the printed figures are called among ``stages``."""
     marks = stage_marks(list(stages), paper)
-    rows = _rows(stages)
+    rows = _rows(stages, metric)
     height = max(26.0, 7.0 * len(stages) + 8)
     bottom = _TOP + height * len(rows)
     axis = Axis(0, 1, _LEFT, _WIDTH - _RIGHT)
@@ -35,12 +39,10 @@ def scores_figure(stages: Mapping[str, SeedSummary], paper: str | None = None) -
         parts.append(label(_LEFT - 8, top + height / 2 + 4, name, f"end{bold}"))
         parts.append(_row(estimates, marks, axis, top, height))
     parts.append(path([(_LEFT, bottom), (_WIDTH - _RIGHT, bottom)], "axis"))
-    panel = Panel(
-        _WIDTH, bottom + 22, "Hit rate@1 by language and stage, with 95 % intervals", joined(parts)
-    )
+    panel = Panel(_WIDTH, bottom + 22, f"{metric} by language, with 95 % intervals", joined(parts))
     return Figure(
         "hit-rates",
-        "Hit rate@1 by language",
+        f"{metric} by language",
         (panel,),
         columns=1,
         widest=640,
@@ -52,15 +54,15 @@ def _means(stages: Mapping[str, SeedSummary]) -> int:
     return len(dict.fromkeys(group for row in stages.values() for group in row.means)) + 1
 
 
-def _rows(stages: Mapping[str, SeedSummary]) -> dict[str, dict[str, Estimate]]:
+def _rows(stages: Mapping[str, SeedSummary], metric: MetricName) -> dict[str, dict[str, Estimate]]:
     rows: dict[str, dict[str, Estimate]] = {}
     for stage, summary in stages.items():
         for code, row in summary.languages.items():
-            rows.setdefault(code, {})[stage] = row[_METRIC]
+            rows.setdefault(code, {})[stage] = row[metric]
     for stage, summary in stages.items():
         for group, row in summary.means.items():
-            rows.setdefault(group_label(group), {})[stage] = row[_METRIC]
-    rows["all"] = {stage: summary.mean[_METRIC] for stage, summary in stages.items()}
+            rows.setdefault(group_label(group), {})[stage] = row[metric]
+    rows["all"] = {stage: summary.mean[metric] for stage, summary in stages.items()}
     return rows
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from clrelkt.reports.figures.drawing import SHAPES, Figure, Panel, label
 from clrelkt.reports.markup import Markup, joined, tag
-from clrelkt.reports.projection import Projection
+from clrelkt.reports.projection import Projection, project
 from clrelkt.training.portrait import PicturedText, Portrait
 
-__all__ = ["document_letter", "map_data", "space_figure", "space_legend"]
+__all__ = ["document_letter", "map_data", "project_portrait", "space_figure", "space_legend"]
 
 _SIDE, _HEAD, _INNER = 500.0, 58.0, 18.0
 _TITLE = 34
@@ -26,6 +26,11 @@ _TITLE = 34
 def document_letter(place: int) -> str:
     """Return the letter of a coloured document."""
     return chr(ord("A") + place)
+
+
+def project_portrait(portrait: Portrait) -> Projection:
+    """Return where the texts of a portrait lie, in all its encoders."""
+    return project(portrait.vectors, np.array([text.is_question for text in portrait.texts]))
 
 
 def space_figure(portrait: Portrait, projection: Projection) -> Figure:
@@ -96,9 +101,9 @@ def _panel(portrait: Portrait, name: str, points: np.ndarray, *, before: bool) -
     share, head = portrait.share[name], "before training" if before else f"after: {name}"
     thing = portrait.pool
     parts = [
-        label(4, 24, head, "title"),
-        label(4, 43, f"questions whose nearest {thing} is their own", "muted"),
-        label(_SIDE - 4, 38, f"{share:.1%}", "number end"),
+        label(4, 22, head, "title large"),
+        label(4, 43, f"questions whose nearest {thing} is their own", "muted sub"),
+        label(_SIDE - 4, 40, f"{share:.1%}", "number end"),
         tag("rect", x=0.5, y=_HEAD, width=_SIDE - 1, height=_SIDE - 1, rx=6, class_="frame back"),
         tag("g", *grey, *coloured, *tiles, class_="points"),
     ]

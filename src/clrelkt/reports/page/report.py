@@ -18,14 +18,13 @@ from clrelkt.reports.figures import (
     space_figure,
 )
 from clrelkt.reports.figures.drawing import SHAPES
-from clrelkt.reports.figures.space import document_letter, map_data
+from clrelkt.reports.figures.space import document_letter, map_data, project_portrait
 from clrelkt.reports.language_names import language_name
 from clrelkt.reports.markup import Markup, data_block, joined, tag
 from clrelkt.reports.page.frame import figure_panels, page, section
 from clrelkt.reports.page.tables import measured_table, score_table
-from clrelkt.reports.projection import project
 from clrelkt.reports.run_folder import FinishedRun
-from clrelkt.reports.tables import group_label
+from clrelkt.reports.tables import figure, group_label
 from clrelkt.training.portrait import Portrait, WorstAnswer
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT
 
@@ -45,13 +44,13 @@ def run_figures(run: FinishedRun) -> list[Figure]:
     """Return every figure that the run has something to show in."""
     figures: list[Figure | None] = []
     if run.portrait is not None:
-        figures.append(space_figure(run.portrait, project(run.portrait.vectors)))
+        figures.append(space_figure(run.portrait, project_portrait(run.portrait)))
     if run.results:
         figures.append(_scores(run))
     figures.append(curves_figure(_stages(run), run.log))
     if run.portrait is not None:
         figures += [separation_figure(run.portrait), bias_figure(run.portrait)]
-    return [figure for figure in figures if figure is not None and figure.panels]
+    return [drawn for drawn in figures if drawn is not None and drawn.panels]
 
 
 def render_report(run: FinishedRun) -> str:
@@ -145,7 +144,7 @@ def _cards(run: FinishedRun) -> Markup:
                 "li",
                 tag("div", "BM25 with the question in the documents' language", class_="what"),
                 tag("div", f"{best:.1%}", class_="big"),
-                tag("div", "what a perfect translator would get from words", class_="quiet"),
+                tag("div", "what a perfect translator would get from words", class_="what"),
             )
         )
     return tag("ul", *cards, class_="cards")
@@ -158,7 +157,7 @@ def _gains(run: FinishedRun) -> Comparison:
 def _card(name: str, row: Difference, gains: Comparison) -> Markup:
     codes = f"{len(gains.languages)} languages" if name == "all" else f"languages {_known(name)}"
     way = "up" if row.difference > 0 else "down" if row.difference < 0 else "quiet"
-    chance = "p < .001" if row.p < 0.0005 else f"p = {row.p:.3f}".replace("0.", ".", 1)
+    chance = "p < .001" if row.p < 0.0005 else f"p = {figure(row.p)}"
     return tag(
         "li",
         tag("div", f"hit rate@1, {codes}", class_="what"),
@@ -185,8 +184,8 @@ def _known(group: str) -> str:
 
 
 def _map_section(portrait: Portrait) -> Markup:
-    projection = project(portrait.vectors)
-    figure = space_figure(portrait, projection)
+    projection = project_portrait(portrait)
+    drawing = space_figure(portrait, projection)
     names = {code: language_name(code) for code in portrait.own}
     drawn = sum(text.is_question for text in portrait.texts)
     text = (
@@ -199,15 +198,16 @@ def _map_section(portrait: Portrait) -> Markup:
     made = (
         f"{drawn:,} of {portrait.questions:,} {portrait.split} questions are drawn, chosen at "
         f"random; the percentages count all of them (mean over languages). One {projection.method} "
-        "of all encoders' vectors together, so that the pictures compare: near means alike, "
-        "wide distances mean little."
+        "of all encoders' vectors together, so that the pictures compare: near means alike, wide "
+        f"distances mean little. The mean of all questions and that of all {portrait.pool}s were "
+        "taken away first, as the two kinds lie apart."
     )
     hint = "Point at a mark to read it, or use the arrow keys; choose a language or a document."
     return section(
         "map",
         "The space before and after",
         tag("p", text),
-        figure_panels(figure, _map_legend(portrait)),
+        figure_panels(drawing, _map_legend(portrait)),
         tag("p", hint, class_="quiet hint"),
         tag("p", made, class_="quiet"),
         data_block("map-data", map_data(portrait, names)),
@@ -281,16 +281,16 @@ def _results_section(run: FinishedRun) -> Markup:
     text = (
         f"Share of {first.split} questions whose gold {first.pool} comes first among all "
         f"{first.pool}s{scored}. Small: 95 % interval, a bootstrap over questions. ▲ marks the "
-        "best encoder of a column."
+        "best encoder of a language."
     )
     if paper is not None:
         text += " The paper's figures are of another, unpublished split."
+    chart = tag("div", figure_panels(_scores(run)))
     return section(
         "results",
         "Results",
         tag("p", text),
-        score_table(stages, "hit_rate@1", apart=(BASELINE, *([paper] if paper else []))),
-        figure_panels(_scores(run)),
+        tag("div", _table(stages, "hit_rate@1", paper), chart, class_="side"),
         *(_more(stages, metric, paper) for metric in METRICS if metric != "hit_rate@1"),
     )
 
@@ -302,8 +302,11 @@ def _scored(results: Results) -> str:
 
 
 def _more(stages: Mapping[str, SeedSummary], metric: MetricName, paper: str | None) -> Markup:
-    apart = (BASELINE, *([paper] if paper else []))
-    return tag("details", tag("summary", metric), score_table(stages, metric, apart=apart))
+    return tag("details", tag("summary", metric), _table(stages, metric, paper))
+
+
+def _table(stages: Mapping[str, SeedSummary], metric: MetricName, paper: str | None) -> Markup:
+    return score_table(stages, metric, apart=(BASELINE, *([paper] if paper else [])))
 
 
 def _measured_section(run: FinishedRun) -> Markup:
@@ -315,15 +318,15 @@ def _measured_section(run: FinishedRun) -> Markup:
 
 
 def _training_section(run: FinishedRun) -> Markup:
-    figure = curves_figure(_stages(run), run.log)
-    if not figure.panels:
+    curves = curves_figure(_stages(run), run.log)
+    if not curves.panels:
         return section("training", "Training", tag("p", "The log holds no evaluation."))
     text = (
         "Loss of the batches, thin as they came and bold as a running median, and the share of dev "
         "questions whose gold comes first: bold the mean, thin each language. The mark is the "
         "encoder that the stage kept."
     )
-    return section("training", "Training", tag("p", text), figure_panels(figure))
+    return section("training", "Training", tag("p", text), figure_panels(curves))
 
 
 def _separation_section(portrait: Portrait) -> Markup:
@@ -333,22 +336,22 @@ def _separation_section(portrait: Portrait) -> Markup:
         "In percent: how often a gold pair is more alike than another pair, before and after; "
         "50 % is chance."
     )
-    figure = separation_figure(portrait)
+    drawing = separation_figure(portrait)
     return section(
-        "similarities", "Gold pairs and other pairs", tag("p", text), figure_panels(figure)
+        "similarities", "Gold pairs and other pairs", tag("p", text), figure_panels(drawing)
     )
 
 
 def _bias_section(portrait: Portrait) -> Markup:
-    figure = bias_figure(portrait)
-    if figure is None:
+    drawing = bias_figure(portrait)
+    if drawing is None:
         return Markup("")
     text = (
         f"Of the {NEAREST} questions nearest to a question, its own translations left out: the "
         "share that is in the same language. An encoder that goes by what is asked stays at the "
         "upright line; one that sees the language is far to the right of it."
     )
-    return section("bias", "Language bias", tag("p", text), figure_panels(figure))
+    return section("bias", "Language bias", tag("p", text), figure_panels(drawing))
 
 
 def _worst_section(portrait: Portrait) -> Markup:

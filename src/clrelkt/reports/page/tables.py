@@ -18,61 +18,62 @@ _ALL = "all"
 def score_table(
     stages: Mapping[str, SeedSummary], metric: MetricName, *, apart: Collection[str] = ()
 ) -> Markup:
-    """Return a row a stage and a column a language, with intervals.
+    """Return a row a language, then the means, and a column a stage, with intervals.
 
-    The best of each column is marked; rows in ``apart`` do not compete.
+    The best of each row is marked, where there is one; stages in ``apart`` do not compete.
     """
-    codes = list(dict.fromkeys(code for row in stages.values() for code in row.languages))
-    groups = list(dict.fromkeys(group for row in stages.values() for group in row.means))
-    cells = {stage: _cells(summary, codes, groups, metric) for stage, summary in stages.items()}
-    best = [
-        max(
-            (e.mean for stage, row in cells.items() if stage not in apart and (e := row[n])),
-            default=float("inf"),
-        )
-        for n in range(len(codes) + len(groups) + 1)
-    ]
-    compete = sum(stage not in apart for stage in stages) > 1
-    head = [tag("th", tag("abbr", code, title=language_name(code)), scope="col") for code in codes]
-    head += [tag("th", group_label(group), scope="col", class_="mean") for group in groups]
-    head.append(tag("th", _ALL, scope="col", class_="mean"))
-    rows = []
-    for stage, row in cells.items():
-        marked = compete and stage not in apart
+    rows = _rows(stages, metric)
+    compete = [stage for stage in stages if stage not in apart]
+    body = []
+    for name, row in rows.items():
+        means = {estimate.mean for stage in compete if (estimate := row.get(stage)) is not None}
+        best = max(means) if len(means) > 1 else None
         shown = [
-            _cell(estimate, mean=n >= len(codes), best=marked and _is(estimate, best[n]))
-            for n, estimate in enumerate(row)
+            _cell(row.get(stage), best=stage in compete and _is(row.get(stage), best))
+            for stage in stages
         ]
-        rows.append(tag("tr", tag("th", stage, scope="row"), *shown))
+        group = name not in _languages(stages)
+        head = name if group else tag("span", f"{language_name(name)} ", tag("small", name))
+        body.append(
+            tag("tr", tag("th", head, scope="row"), *shown, class_="mean" if group else None)
+        )
     table = tag(
         "table",
         tag("caption", metric),
-        tag("thead", tag("tr", tag("td", ""), *head)),
-        tag("tbody", *rows),
+        tag("thead", tag("tr", tag("td", ""), *(tag("th", s, scope="col") for s in stages))),
+        tag("tbody", *body),
     )
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=metric)
 
 
-def _cells(
-    summary: SeedSummary, codes: list[str], groups: list[str], metric: MetricName
-) -> list[Estimate | None]:
-    rows = [summary.languages.get(code) for code in codes]
-    rows += [summary.means.get(group) for group in groups]
-    return [None if row is None else row[metric] for row in [*rows, summary.mean]]
+def _languages(stages: Mapping[str, SeedSummary]) -> list[str]:
+    return list(dict.fromkeys(code for row in stages.values() for code in row.languages))
 
 
-def _is(estimate: Estimate | None, best: float) -> bool:
+def _rows(stages: Mapping[str, SeedSummary], metric: MetricName) -> dict[str, dict[str, Estimate]]:
+    rows: dict[str, dict[str, Estimate]] = {code: {} for code in _languages(stages)}
+    for stage, summary in stages.items():
+        for code, row in summary.languages.items():
+            rows[code][stage] = row[metric]
+    for stage, summary in stages.items():
+        for group, row in summary.means.items():
+            rows.setdefault(group_label(group), {})[stage] = row[metric]
+    rows[_ALL] = {stage: summary.mean[metric] for stage, summary in stages.items()}
+    return rows
+
+
+def _is(estimate: Estimate | None, best: float | None) -> bool:
     return estimate is not None and estimate.mean == best
 
 
-def _cell(estimate: Estimate | None, *, mean: bool, best: bool) -> Markup:
-    class_ = " ".join(name for name, holds in (("mean", mean), ("best", best)) if holds) or None
+def _cell(estimate: Estimate | None, *, best: bool) -> Markup:
     if estimate is None:
-        return tag("td", "–", class_=class_)  # noqa: RUF001
-    shown = [figure(estimate.mean)]
+        return tag("td", "–")  # noqa: RUF001
+    shown = [tag("b", "▲ ")] if best else []
+    shown.append(tag("span", figure(estimate.mean), class_="value"))
     if estimate.low is not None and estimate.high is not None:
         shown.append(tag("small", f"{figure(estimate.low)} to {figure(estimate.high)}"))
-    return tag("td", *shown, class_=class_)
+    return tag("td", *shown, class_="best" if best else None)
 
 
 def measured_table(by_stage: Mapping[str, Mapping[str, float]]) -> Markup:
