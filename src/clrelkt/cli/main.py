@@ -33,6 +33,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "clrelkt.cli.reader:reader",
             "Train and evaluate models that point at the words that answer.",
         ),
+        "serve": (
+            "clrelkt.cli.serve:serve",
+            "Serve an index: a page to ask questions on, and an HTTP interface.",
+        ),
         "report": ("clrelkt.cli.report:report", "Make a run's page again, and its figures."),
         "index": ("clrelkt.cli.index:index", "Make documents searchable, and change them."),
         "search": ("clrelkt.cli.search:search", "Ask an index a question in any language."),
