@@ -15,13 +15,11 @@ from safetensors.torch import load_file, save_file
 from clrelkt.corpora.folders import find_data
 from clrelkt.corpora.xquad import read_xquad
 from clrelkt.encoders import MuseEncoder, load_encoder
-from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.encoders.vocabulary import (
     NewPieces,
     VocabularySettings,
     align_tokens,
     aligned_rows,
-    grow_model,
     learn_pieces,
     segment_rows,
     with_vocabulary,
@@ -43,7 +41,7 @@ def greek(data_folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def new(muse: MuseEncoder, greek: list[str]) -> NewPieces:
-    return learn_pieces(muse.tokenizer.model, {"el": greek}, SETTINGS)
+    return learn_pieces(muse.tokenizer, {"el": greek}, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +71,12 @@ class TestLearning:
     ) -> None:
         old = sentencepiece.SentencePieceProcessor(model_proto=muse.tokenizer.model)
         assert all(old.piece_to_id(piece) == old.unk_id() for piece in new.pieces)
-        tokens = SentencePieceTokenizer(grow_model(muse.tokenizer.model, new))(greek)
+        tokens = muse.tokenizer.grown(new)(greek)
         used = {number for text in tokens for number in text}
         assert used >= set(range(128_000, 128_000 + len(new)))
 
     def test_it_is_deterministic(self, muse: MuseEncoder, new: NewPieces, greek: list[str]) -> None:
-        assert learn_pieces(muse.tokenizer.model, {"el": greek}, SETTINGS) == new
+        assert learn_pieces(muse.tokenizer, {"el": greek}, SETTINGS) == new
 
     def test_fewer_tokens_and_no_unknown_ones(
         self, muse: MuseEncoder, grown: MuseEncoder, greek: list[str]
@@ -94,13 +92,13 @@ class TestLearning:
         finnish = lines(data_folder / "parallel/fi/sentences.tsv.gz", 1500)
         german = lines(data_folder / "parallel/de/sentences.tsv.gz", 1500)
         settings = VocabularySettings(pieces=800, scope=scope)  # type: ignore[arg-type]
-        model = muse.tokenizer.model
-        free = learn_pieces(model, {"fi": finnish}, settings)
-        safe = learn_pieces(model, {"fi": finnish}, settings, protected=german)
+        tokenizer = muse.tokenizer
+        free = learn_pieces(tokenizer, {"fi": finnish}, settings)
+        safe = learn_pieces(tokenizer, {"fi": finnish}, settings, protected=german)
         assert 0 < len(safe) < len(free)
         old = muse.tokenizer(german)
-        assert SentencePieceTokenizer(grow_model(model, free))(german) != old
-        assert SentencePieceTokenizer(grow_model(model, safe))(german) == old
+        assert tokenizer.grown(free)(german) != old
+        assert tokenizer.grown(safe)(german) == old
 
     def test_ascii_pieces_only_where_they_are_asked_for(
         self, muse: MuseEncoder, data_folder: Path
@@ -108,13 +106,13 @@ class TestLearning:
         finnish = lines(data_folder / "parallel/fi/sentences.tsv.gz", 1500)
         for scope, expected in (("non-ascii", False), ("all", True)):
             settings = VocabularySettings(pieces=800, scope=scope)  # type: ignore[arg-type]
-            found = learn_pieces(muse.tokenizer.model, {"fi": finnish}, settings)
+            found = learn_pieces(muse.tokenizer, {"fi": finnish}, settings)
             plain = [piece for piece in found.pieces if piece.replace("\u2581", "").isascii()]
             assert bool(plain) is expected
 
     def test_too_few_texts(self, muse: MuseEncoder) -> None:
         with pytest.raises(DataError, match="'el'"):
-            learn_pieces(muse.tokenizer.model, {"el": []}, SETTINGS)
+            learn_pieces(muse.tokenizer, {"el": []}, SETTINGS)
 
     @pytest.mark.parametrize("values", [{"pieces": 0}, {"scope": "some"}, {"coverage": 0.0}])
     def test_settings_that_cannot_be(self, values: dict[str, object]) -> None:
@@ -125,7 +123,7 @@ class TestLearning:
 class TestGrownModel:
     def test_pieces_get_the_ids_that_follow(self, muse: MuseEncoder) -> None:
         new = NewPieces(("\u2581γάτα", "x" * 200 + "ω"), (-5.5, -7.25))
-        model = grow_model(muse.tokenizer.model, new)
+        model = muse.tokenizer.grown(new).model
         processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         assert processor.get_piece_size() == 128_002
         assert [processor.id_to_piece(n) for n in (128_000, 128_001)] == list(new.pieces)
@@ -303,6 +301,6 @@ class TestAlignment:
     def test_unknown_marks_become_known(self, muse: MuseEncoder) -> None:
         hindi = ["यह एक बिल्ली है।", "वह एक कुत्ता है।", "मैं घर जाता हूँ।"] * 30
         assert any(0 in ids for ids in muse.tokenizer(["।"]))
-        new = learn_pieces(muse.tokenizer.model, {"hi": hindi}, VocabularySettings(pieces=40))
-        grown = SentencePieceTokenizer(grow_model(muse.tokenizer.model, new))
+        new = learn_pieces(muse.tokenizer, {"hi": hindi}, VocabularySettings(pieces=40))
+        grown = muse.tokenizer.grown(new)
         assert not any(0 in ids for ids in grown(hindi))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from clrelkt.encoders import MuseEncoder
+    from clrelkt.encoders import Encoder
     from clrelkt.sharing import ExportCheck, ExportChecker, ExportForm
 
 __all__ = ["export", "measure_exports"]
@@ -160,7 +160,7 @@ def measure_exports(
         Console().print(exports_table(checks, loaded.name))
 
 
-def _checker(encoder: MuseEncoder, corpus: str, split: Any) -> ExportChecker:
+def _checker(encoder: Encoder, corpus: str, split: Any) -> ExportChecker:
     from clrelkt.corpora import load_corpus, take_split
     from clrelkt.evaluation import EvaluationSettings
     from clrelkt.sharing import ExportChecker

@@ -15,7 +15,7 @@ from clrelkt.cli.options import split_seed_option
 if TYPE_CHECKING:
     from clrelkt.corpora.model import Corpus
     from clrelkt.corpora.pairs import SentencePairs
-    from clrelkt.encoders import MuseEncoder
+    from clrelkt.encoders import Encoder
     from clrelkt.training.languages import LanguageAddition, LanguageMeasure
 
 __all__ = ["languages"]
@@ -99,9 +99,8 @@ def languages() -> None:
 @click.option(
     "--save-form",
     type=click.Choice(["delta", "delta-float16", "whole"]),
-    default="delta",
-    show_default=True,
-    help="What differs from the base (exact, or in float16 at half the size), or whole.",
+    help="What differs from the base (exact, or in float16 at half the size), or whole. "
+    "[default: delta where the encoder has a published base]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def add(
@@ -125,7 +124,7 @@ def add(
     their tokens, too.
     """
     from clrelkt.encoders import load_encoder
-    from clrelkt.encoders.storage import check_target
+    from clrelkt.encoders.description import check_folder, chosen_form
     from clrelkt.training.device import choose_device
     from clrelkt.training.languages import LanguageSettings, add_languages
 
@@ -134,7 +133,8 @@ def add(
     given = {name: value for name, value in changes.items() if value is not None}
     settings = LanguageSettings(**given)
     start = load_encoder(encoder)
-    check_target(output, start.identity.base, save_form)
+    check_folder(output)
+    form = chosen_form(start, save_form)
     pairs = _pairs(parallel, wanted, start)
     corpus = _training_questions(questions, split_seed, split_by) if questions else None
     addition = add_languages(
@@ -147,7 +147,7 @@ def add(
         device=device,
         progress=True,
     )
-    addition.save(output, save_form)
+    addition.save(output, form)
     if as_json:
         record = addition.to_json() | {"output": str(output)}
         click.echo(json.dumps(record, ensure_ascii=False, indent=1))
@@ -157,7 +157,7 @@ def add(
 
 
 def _pairs(
-    paths: Sequence[Path], codes: Sequence[str], encoder: MuseEncoder
+    paths: Sequence[Path], codes: Sequence[str], encoder: Encoder
 ) -> dict[str, SentencePairs]:
     from clrelkt.corpora.pairs import find_pairs
     from clrelkt.training.languages import FEW_PAIRS, check_languages
@@ -196,7 +196,7 @@ def _extra(corpus: Corpus | None, codes: Sequence[str]) -> dict[str, SentencePai
     return {code: own for code, own in found.items() if len(own)}
 
 
-def _protected(paths: Sequence[Path], encoder: MuseEncoder, corpus: Corpus | None) -> list[str]:
+def _protected(paths: Sequence[Path], encoder: Encoder, corpus: Corpus | None) -> list[str]:
     """Return texts in languages that the encoder knows, of the pairs and of the corpus."""
     from clrelkt.corpora.pairs import find_pairs, pair_languages
 

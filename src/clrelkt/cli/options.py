@@ -34,10 +34,8 @@ _DEVICE = click.option(
 _SAVE_FORM = click.option(
     "--save-form",
     type=click.Choice(["delta", "delta-float16", "whole"]),
-    default="delta",
-    show_default=True,
     help="How encoders are written: what differs from their base (exact, or in float16 at half "
-    "the size), or whole.",
+    "the size), or whole. [default: delta where the encoder has a published base]",
 )
 _CHECKPOINT_SECONDS = click.option(
     "--checkpoint-seconds",

@@ -16,12 +16,19 @@ __all__ = ["TokenBudget"]
 class TokenBudget:
     """The most tokens that an encoder is given at once; None: no limit.
 
-    ``say`` is told, once, that memory ran out and what was done about it.
+    ``say`` is told, once, that memory ran out and what was done about it; ``advice`` ends that.
     """
 
-    def __init__(self, tokens: int | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        tokens: int | None = None,
+        say: Callable[[str], None] | None = None,
+        *,
+        advice: str = "Nothing else changes; give --chunk-tokens to start so",
+    ) -> None:
         self.tokens = tokens
         self._say = say
+        self._advice = advice
 
     def cut(self, lengths: Sequence[int]) -> list[slice]:
         """Cut a row of texts, of so many tokens each, into runs within the budget."""
@@ -49,7 +56,7 @@ class TokenBudget:
         if self._say is not None:
             was = f"{tokens} tokens" if first is None else f"{first} tokens or fewer"
             self._say(
-                f"out of memory on {was} at once; going on with at most {self.tokens}. Nothing "
-                "else changes; give --chunk-tokens to start so"
+                f"out of memory on {was} at once; going on with at most {self.tokens}. "
+                f"{self._advice}"
             )
             self._say = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from clrelkt.encoders.muse_forward import (
@@ -20,6 +21,7 @@ from clrelkt.encoders.muse_forward import (
     pool_tokens,
 )
 from clrelkt.encoders.muse_weights import MuseWeights
+from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
@@ -178,6 +180,16 @@ class MuseEncoder(nn.Module):
         return self.network.dimension
 
     @property
+    def save_forms(self) -> tuple[SaveForm, ...]:
+        """How it can be saved, the smallest exact form first."""
+        from clrelkt.encoders.published import PUBLISHED
+
+        whole: tuple[SaveForm, ...] = ("whole", "whole-float16")
+        if self.identity.base not in PUBLISHED:
+            return whole
+        return ("delta", "delta-float16", "delta-int8", "delta-int6", "delta-int4", *whole)
+
+    @property
     def device(self) -> torch.device:
         """The device that it computes on."""
         return self.network.embedding.device
@@ -243,8 +255,18 @@ class MuseEncoder(nn.Module):
     def _network_of(self, tensors: Mapping[str, torch.Tensor]) -> MuseNetwork:
         return MuseNetwork(tensors, block_tokens=self.network.block_tokens)
 
+    @property
+    def embedding(self) -> nn.Parameter:
+        """The embedding table, shape (rows, embedding)."""
+        return self.network.embedding
+
+    def vectors_with(self, table: torch.Tensor, batch: RaggedBatch) -> torch.Tensor:
+        """Return unit vectors, shape (texts, 512), with ``table`` in its table's place."""
+        vectors: torch.Tensor = functional_call(self.network, {"embedding": table}, (batch,))
+        return vectors
+
     def with_table(
-        self, table: torch.Tensor, tokenizer: SentencePieceTokenizer, languages: Iterable[str]
+        self, table: torch.Tensor, tokenizer: PieceTokenizer, languages: Iterable[str]
     ) -> Self:
         """Return this encoder with another embedding table, and the tokenizer that goes with it.
 
@@ -253,6 +275,7 @@ class MuseEncoder(nn.Module):
         Raises:
             EncoderError: the table, shape (rows, embedding), has fewer rows than there are pieces.
         """
+        assert isinstance(tokenizer, SentencePieceTokenizer)
         if table.shape[0] < tokenizer.pieces:
             raise EncoderError(
                 f"{tokenizer.pieces} pieces, but only {table.shape[0]} rows of embeddings"
@@ -268,11 +291,17 @@ class MuseEncoder(nn.Module):
         identity = dataclasses.replace(self.identity, name=name)
         return type(self)(self.network, self.tokenizer, identity)
 
-    def save(self, folder: Path, *, form: SaveForm = "whole") -> None:
-        """Write it to ``folder``, whole or as the difference from its base."""
+    def save(
+        self,
+        folder: Path,
+        *,
+        form: SaveForm = "whole",
+        records: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write it to ``folder``, whole or as the difference from its base, and records with it."""
         from clrelkt.encoders.storage import save_muse
 
-        save_muse(self, folder, form)
+        save_muse(self, folder, form, records=records)
 
 
 def _tensor_shapes() -> dict[str, tuple[int | str, ...]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,10 @@ class TrainableEncoder(Encoder, Protocol):
     """An encoder whose parameters can be trained, checkpointed and saved."""
 
     @property
+    def save_forms(self) -> tuple[SaveForm, ...]:
+        """How it can be saved, the one to choose where nothing else is said first."""
+
+    @property
     def device(self) -> torch.device:
         """The device that it computes on."""
 
@@ -83,5 +87,14 @@ class TrainableEncoder(Encoder, Protocol):
     def to(self, device: torch.device | str) -> Self:
         """Move it to ``device``."""
 
-    def save(self, folder: Path, *, form: SaveForm = "whole") -> None:
-        """Write it to ``folder``, whole or as the difference from its base."""
+    def save(
+        self,
+        folder: Path,
+        *,
+        form: SaveForm = "whole",
+        records: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write it to ``folder``, whole or as the difference from its base.
+
+        ``records`` are JSON values to be written beside it, by file name.
+        """

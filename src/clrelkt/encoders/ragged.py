@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,10 +16,13 @@ class RaggedBatch:
 
     ``token_ids`` has shape (tokens,), ``lengths`` has shape (texts,); both int64, on one device.
     The ids of text ``i`` are the ``lengths[i]`` ids after the first ``lengths[:i].sum()``.
+    ``lengths_on_host`` are the lengths on the CPU, where they are known: to ask a GPU for them is
+    to wait for all that it still has to do.
     """
 
     token_ids: torch.Tensor
     lengths: torch.Tensor
+    lengths_on_host: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def from_lists(cls, ids: Sequence[Sequence[int]]) -> RaggedBatch:
@@ -39,6 +42,11 @@ class RaggedBatch:
         return self.token_ids.shape[0]
 
     @property
+    def host_lengths(self) -> torch.Tensor:
+        """The lengths on the CPU, shape (texts,)."""
+        return self.lengths.cpu() if self.lengths_on_host is None else self.lengths_on_host
+
+    @property
     def text_of_token(self) -> torch.Tensor:
         """Which text each token belongs to, shape (tokens,)."""
         texts = torch.arange(len(self), device=self.lengths.device)
@@ -46,7 +54,9 @@ class RaggedBatch:
 
     def to(self, device: torch.device | str) -> RaggedBatch:
         """Return the batch on ``device``."""
-        return RaggedBatch(to_device(self.token_ids, device), to_device(self.lengths, device))
+        return RaggedBatch(
+            to_device(self.token_ids, device), to_device(self.lengths, device), self.host_lengths
+        )
 
     def select(self, texts: torch.Tensor) -> RaggedBatch:
         """Return the texts with the given indices, shape (chosen,), in that order."""

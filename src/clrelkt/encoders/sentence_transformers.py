@@ -18,7 +18,7 @@ except ImportError as error:
 
     raise MissingExtraError("sentence-transformers", "sentence-transformers") from error
 
-from clrelkt.encoders import load_encoder
+from clrelkt.encoders import load_encoder, load_muse
 from clrelkt.encoders.muse import MuseEncoder
 from clrelkt.encoders.ragged import RaggedBatch
 
@@ -72,10 +72,12 @@ class MuseModule(InputModule):
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **kwargs: Any) -> Self:
         """Read the encoder that the folder holds."""
-        return cls(load_encoder(Path(model_name_or_path)))
+        return cls(load_muse(Path(model_name_or_path)))
 
 
 def to_sentence_transformer(encoder: MuseEncoder | str | Path) -> SentenceTransformer:
     """Return a SentenceTransformer with the vectors of ``encoder`` (or of the one saved there)."""
     loaded = encoder if isinstance(encoder, MuseEncoder) else load_encoder(encoder)
+    if not isinstance(loaded, MuseEncoder):
+        return SentenceTransformer(str(encoder), device=str(loaded.device))
     return SentenceTransformer(modules=[MuseModule(loaded)], similarity_fn_name="cosine")

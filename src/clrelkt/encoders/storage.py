@@ -15,15 +15,19 @@ as safetensors, the SentencePiece model, and the two files that let sentence-tra
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from clrelkt.encoders.description import (
+    DESCRIPTION_FILE,
+    check_folder,
+    read_description,
+)
 from clrelkt.encoders.muse import EncoderIdentity, MuseEncoder, MuseNetwork
 from clrelkt.encoders.muse_weights import weights_digest
 from clrelkt.encoders.protocol import SaveForm
@@ -31,21 +35,16 @@ from clrelkt.encoders.published import PUBLISHED, load_published
 from clrelkt.encoders.quantised import Quantised, quantise_columns, quantise_rows
 from clrelkt.encoders.tensors import read_tensors, write_tensors
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
-from clrelkt.errors import EncoderError, StorageError
-from clrelkt.files import atomic_folder, storage_errors, write_json
+from clrelkt.errors import EncoderError
+from clrelkt.files import atomic_folder, write_json
 
 __all__ = [
-    "DESCRIPTION_FILE",
-    "FORMAT",
-    "check_target",
     "load_muse",
     "save_muse",
     "write_muse_files",
     "write_sentence_transformers_files",
 ]
 
-FORMAT = 3
-DESCRIPTION_FILE = "clrelkt.json"
 SHARD_BYTES = 15 * 2**20
 """No file of a delta is larger."""
 
@@ -82,29 +81,14 @@ def save_muse(
             hold.
         StorageError: it could not be written, or ``folder`` holds something else.
     """
-    check_target(folder, encoder.identity.base, form)
+    if not _is_whole(form):
+        _check_base(encoder.identity.base)
+    check_folder(folder)
     with atomic_folder(folder) as target:
         write_muse_files(encoder, target, form)
         write_sentence_transformers_files(target)
         for name, record in (records or {}).items():
             write_json(target / name, record)
-
-
-def check_target(folder: Path, base: str, form: SaveForm) -> None:
-    """Tell, before any work is done, whether an encoder of ``base`` can be written to ``folder``.
-
-    Raises:
-        EncoderError: a delta of an encoder whose base is not known.
-        StorageError: ``folder`` holds something else.
-    """
-    if not _is_whole(form):
-        _check_base(base)
-    with storage_errors(folder):
-        free = not folder.exists() or (folder / DESCRIPTION_FILE).is_file()
-        if not free and (folder.is_file() or any(folder.iterdir())):
-            raise StorageError(
-                f"{folder} is there and is no encoder: saving would remove it. Name another folder"
-            )
 
 
 def write_muse_files(encoder: MuseEncoder, target: Path, form: SaveForm) -> None:
@@ -133,7 +117,9 @@ def load_muse(folder: Path) -> MuseEncoder:
     Raises:
         EncoderError: the folder is no encoder, of a newer format, or its base is another one.
     """
-    description = _read_description(folder)
+    description = read_description(folder)
+    if description["kind"] != "muse":
+        raise EncoderError(f"{folder} holds a {description['kind']}, not mUSE")
     identity = EncoderIdentity(
         name=str(folder),
         base=description["base"],
@@ -171,41 +157,6 @@ def _description(encoder: MuseEncoder, form: SaveForm) -> dict[str, Any]:
         "languages": sorted(encoder.languages),
         "dimension": encoder.dimension,
     }
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise EncoderError(
-            f"{folder} is no encoder: {DESCRIPTION_FILE} cannot be read ({error})"
-        ) from error
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
-        raise EncoderError(f"{path}: no format version; this is no encoder that clrelkt saved")
-    if description["format"] > FORMAT:
-        raise EncoderError(
-            f"{path}: format {description['format']}, but this clrelkt reads up to {FORMAT}; "
-            "install a newer clrelkt"
-        )
-    for key, kind in (
-        ("kind", str),
-        ("form", str),
-        ("base", str),
-        ("weights", str),
-        ("languages", list),
-    ):
-        if not isinstance(description.get(key), kind):
-            raise EncoderError(
-                f"{path}: {key} is {description.get(key)!r}, expected a {kind.__name__}"
-            )
-    if description["kind"] != "muse":
-        raise EncoderError(f"{path}: kind {description['kind']!r} is not known here")
-    if description["form"] not in get_args(SaveForm):
-        raise EncoderError(
-            f"{path}: form {description['form']!r}, expected one of {', '.join(get_args(SaveForm))}"
-        )
-    return description
 
 
 def _network(tensors: Mapping[str, torch.Tensor], folder: Path) -> MuseNetwork:

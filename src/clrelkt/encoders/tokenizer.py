@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 
 import numpy as np
 import sentencepiece
 import torch
 
+from clrelkt.encoders.pieces import NewPieces
 from clrelkt.errors import EncoderError
 
-__all__ = ["SentencePieceTokenizer"]
+__all__ = ["SentencePieceTokenizer", "refuse_lone_surrogates"]
 
 
 class SentencePieceTokenizer:
@@ -57,11 +59,34 @@ class SentencePieceTokenizer:
                 list(texts), add_bos=True, add_eos=True, num_threads=self._threads
             )
         except TypeError:
-            _refuse_lone_surrogates(texts)
+            refuse_lone_surrogates(texts)
             raise
         if self._index is None:
             return ids
         return [self._restricted(text, row) for text, row in zip(texts, ids, strict=True)]
+
+    def segment(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return one list of token ids a text, without the marks; ``rows`` is not looked at."""
+        ids: list[list[int]] = self._processor.encode(list(texts), num_threads=self._threads)
+        return ids
+
+    def scored_pieces(self) -> list[tuple[str, float]]:
+        """Return every piece and its score, in id order; marks and the unknown piece have 0."""
+        processor = self._processor
+        return [
+            (processor.id_to_piece(number), processor.get_score(number))
+            for number in range(self.pieces)
+        ]
+
+    def grown(self, new: NewPieces) -> SentencePieceTokenizer:
+        """Return the tokenizer with more pieces; their ids follow the last old one's."""
+        return SentencePieceTokenizer(
+            self.model
+            + b"".join(
+                _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score))
+                for piece, score in zip(new.pieces, new.scores, strict=True)
+            )
+        )
 
     def restricted_to(self, rows: torch.Tensor) -> SentencePieceTokenizer:
         """Return a tokenizer whose ids are indices into ``rows``."""
@@ -78,7 +103,8 @@ class SentencePieceTokenizer:
         return found
 
 
-def _refuse_lone_surrogates(texts: Sequence[str]) -> None:
+def refuse_lone_surrogates(texts: Sequence[str]) -> None:
+    """Raise EncoderError for the first text that holds half of a surrogate pair."""
     for position, text in enumerate(texts):
         try:
             text.encode()
@@ -87,3 +113,17 @@ def _refuse_lone_surrogates(texts: Sequence[str]) -> None:
                 f"text {position} ({text[:60]!r}) is not Unicode: character {error.start} is half "
                 "of a surrogate pair. Remove it or put the other half back"
             ) from error
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Write a length-delimited field of a protocol buffer."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import sentencepiece
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.muse import MuseEncoder
-from clrelkt.encoders.tokenizer import SentencePieceTokenizer
+from clrelkt.encoders.pieces import GrowableEncoder, NewPieces, PieceTokenizer
 from clrelkt.errors import DataError, SettingsError
 
 __all__ = [
@@ -34,11 +32,12 @@ __all__ = [
     "VocabularySettings",
     "align_tokens",
     "aligned_rows",
-    "grow_model",
     "learn_pieces",
     "segment_rows",
     "with_vocabulary",
 ]
+
+E = TypeVar("E", bound=GrowableEncoder)
 
 Scope = Literal["non-ascii", "all"]
 """Which pieces are taken: those with a letter beyond ASCII, or those with any letter.
@@ -74,44 +73,25 @@ class VocabularySettings:
             raise SettingsError(f"coverage {self.coverage}: expected above 0 and at most 1")
 
 
-@dataclass(frozen=True, slots=True)
-class NewPieces:
-    """Pieces to be added, each with its score (a logarithm of its probability), in id order."""
-
-    pieces: tuple[str, ...]
-    scores: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
-    def without(self, numbers: Iterable[int]) -> NewPieces:
-        """Return the pieces but for those with the given numbers."""
-        gone = frozenset(numbers)
-        kept = [number for number in range(len(self)) if number not in gone]
-        return NewPieces(
-            tuple(self.pieces[number] for number in kept),
-            tuple(self.scores[number] for number in kept),
-        )
-
-
 def learn_pieces(
-    model: bytes,
+    tokenizer: PieceTokenizer,
     texts: Mapping[str, Sequence[str]],
     settings: VocabularySettings | None = None,
     *,
     protected: Sequence[str] = (),
 ) -> NewPieces:
-    """Learn pieces from the texts of each language that ``model``, a SentencePiece model, lacks.
+    """Learn pieces from the texts of each language that ``tokenizer`` lacks.
 
     No text of ``protected`` is cut differently with them, and each is in use in ``texts``. The
     same input gives the same pieces.
 
     Raises:
         DataError: the texts of a language are too few to learn a piece from.
+        EncoderError: the vocabulary is of a kind that cannot grow.
     """
     settings = settings or VocabularySettings()
-    old = _processor(model)
-    known = {old.id_to_piece(number) for number in range(old.get_piece_size())}
+    old = tokenizer.scored_pieces()
+    known = {piece for piece, _ in old}
     characters = frozenset(character for piece in known for character in piece)
     scores: dict[str, float] = {}
     # SentencePiece lets go of the interpreter while it learns: languages are learnt side by side.
@@ -133,39 +113,31 @@ def learn_pieces(
     suspects = list(dict.fromkeys(protected))
     while suspects:
         # A text without a new piece stays without one when others go.
-        used, suspects = _used(model, new, suspects)
+        used, suspects = _used(tokenizer, new, suspects)
         new = new.without(np.flatnonzero(used).tolist())
     everything = dict.fromkeys(text for own in texts.values() for text in own)
-    used, _ = _used(model, new, list(everything))
+    used, _ = _used(tokenizer, new, list(everything))
     return new.without(np.flatnonzero(~used).tolist())
 
 
-def grow_model(model: bytes, new: NewPieces) -> bytes:
-    """Return ``model`` with the pieces appended; their ids follow the last old one's."""
-    return model + b"".join(
-        _field(1, _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score))
-        for piece, score in zip(new.pieces, new.scores, strict=True)
-    )
-
-
-def segment_rows(encoder: MuseEncoder, new: NewPieces) -> torch.Tensor:
+def segment_rows(encoder: GrowableEncoder, new: NewPieces) -> torch.Tensor:
     """Return a first embedding of each piece, shape (pieces, embedding).
 
     It is the mean of the rows that the piece is made of so far. Unknown tokens do not count, and
     a piece of nothing else gets the mean of all rows.
     """
-    table = encoder.network.embedding.detach()
-    old = _processor(encoder.tokenizer.model)
-    mean = table[: old.get_piece_size()].mean(0)
+    table = encoder.embedding.detach()
+    tokenizer = encoder.tokenizer
+    mean = table[: tokenizer.pieces].mean(0)
     # SentencePiece puts the mark of a word's beginning before every text.
     bare = [piece.removeprefix(_MARK).replace(_MARK, " ") for piece in new.pieces]
-    lead = old.piece_to_id(_MARK)
+    lead = [piece for piece, _ in tokenizer.scored_pieces()].index(_MARK)
     known: list[int] = []
     offsets = []
-    for piece, ids in zip(new.pieces, old.encode(bare), strict=True):
+    for piece, ids in zip(new.pieces, tokenizer.segment(bare), strict=True):
         inner = ids[1:] if ids[:1] == [lead] and not piece.startswith(_MARK) else ids
         offsets.append(len(known))
-        known += [number for number in inner if number != old.unk_id()]
+        known += [number for number in inner if number != tokenizer.unknown_id]
     ends = torch.tensor([*offsets, len(known)], device=table.device)
     rows = functional.embedding_bag(
         torch.tensor(known, dtype=torch.int64, device=table.device), table, ends[:-1], mode="mean"
@@ -174,7 +146,7 @@ def segment_rows(encoder: MuseEncoder, new: NewPieces) -> torch.Tensor:
 
 
 def aligned_rows(
-    encoder: MuseEncoder,
+    encoder: GrowableEncoder,
     new: NewPieces,
     pairs: Iterable[tuple[Sequence[str], Sequence[str]]],
     *,
@@ -194,15 +166,15 @@ def aligned_rows(
         rounds: of expectation and maximisation.
         longest: texts of more tokens, on either side, are left out.
     """
-    table = encoder.network.embedding.detach()
+    table = encoder.embedding.detach()
     first = encoder.tokenizer.pieces
-    grown = SentencePieceTokenizer(grow_model(encoder.tokenizer.model, new))
+    grown = encoder.tokenizer.grown(new)
     summed = table.new_zeros(len(new), table.shape[1])
     weight = table.new_zeros(len(new), 1)
     for english, other in pairs:
         aligned = align_tokens(
-            [ids[1:-1] for ids in grown(other)],
-            [ids[1:-1] for ids in encoder.tokenizer(english)],
+            grown.segment(other),
+            encoder.tokenizer.segment(english),
             rounds=rounds,
             longest=longest,
         )
@@ -276,22 +248,18 @@ def align_tokens(
     return Alignment(explained, explaining, counts)
 
 
-def with_vocabulary(
-    encoder: MuseEncoder, new: NewPieces, rows: torch.Tensor, languages: Iterable[str]
-) -> MuseEncoder:
+def with_vocabulary(encoder: E, new: NewPieces, rows: torch.Tensor, languages: Iterable[str]) -> E:
     """Return ``encoder`` with the pieces added, ``rows`` (pieces, embedding) as their embeddings.
 
     ``languages`` are added to those that it knows. Texts without a new piece keep their token ids
     and their vectors, bit by bit.
     """
-    table = encoder.network.embedding.detach()
+    table = encoder.embedding.detach()
     first = encoder.tokenizer.pieces
     # mUSE's table has ten rows more than there are pieces: it was cut into 17 equal chunks. No
     # token ever had them, so the first new pieces take their place and the rest goes behind.
     grown = torch.cat([table[:first], rows.to(table), table[first + len(new) :]])
-    return encoder.with_table(
-        grown, SentencePieceTokenizer(grow_model(encoder.tokenizer.model, new)), languages
-    )
+    return encoder.with_table(grown, encoder.tokenizer.grown(new), languages)
 
 
 def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -339,42 +307,25 @@ def _in_scope(piece: str, scope: Scope, known: frozenset[str]) -> bool:
     )
 
 
-def _score_range(processor: sentencepiece.SentencePieceProcessor) -> tuple[float, float]:
-    scores = [
-        processor.get_score(number)
-        for number in range(processor.get_piece_size())
-        if not processor.is_control(number) and not processor.is_unknown(number)
-    ]
-    normal = [score for score in scores if score < 0]
+def _score_range(pieces: Sequence[tuple[str, float]]) -> tuple[float, float]:
+    normal = [score for _, score in pieces if score < 0]
     return min(normal), max(normal)
 
 
-def _used(model: bytes, new: NewPieces, texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def _used(
+    tokenizer: PieceTokenizer, new: NewPieces, texts: Sequence[str]
+) -> tuple[np.ndarray, list[str]]:
     """Tell which new pieces occur in the texts, shape (pieces,), and in which of them."""
     used = np.zeros(len(new), dtype=bool)
     users: list[str] = []
-    grown = _processor(grow_model(model, new))
-    first = grown.get_piece_size() - len(new)
+    grown = tokenizer.grown(new)
+    first = tokenizer.pieces
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        ids = grown.encode(list(block), num_threads=_THREADS)
+        ids = grown.segment(block)
         flat = np.fromiter((number for text in ids for number in text), dtype=np.int64)
         is_new = flat >= first
         used[flat[is_new] - first] = True
         text_of_token = np.repeat(np.arange(len(block)), [len(text) for text in ids])
         users += [block[number] for number in np.unique(text_of_token[is_new])]
     return used, users
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """Write a length-delimited field of a protocol buffer."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clrelkt.encoders import MuseEncoder, load_encoder
+from clrelkt.encoders import MuseEncoder, TrainableEncoder, load_encoder
+from clrelkt.encoders.description import DESCRIPTION_FILE
 from clrelkt.encoders.muse_onnx import OnnxWeights, muse_graph
 from clrelkt.encoders.protocol import Encoder, TextKind
-from clrelkt.encoders.storage import DESCRIPTION_FILE, save_muse
-from clrelkt.errors import MissingExtraError, StorageError
+from clrelkt.encoders.storage import save_muse
+from clrelkt.errors import EncoderError, MissingExtraError, StorageError
 from clrelkt.files import atomic_folder, storage_errors, write_json
 from clrelkt.sharing.onnx_encoder import GRAPH_FILE, PIECES_FILE, OnnxEncoder
 
@@ -44,7 +45,7 @@ ExportForm = Literal[
 _MODULE_FILE = Path(__file__).with_name("muse_module.py")
 
 
-def export_encoder(encoder: MuseEncoder, folder: Path, form: ExportForm) -> None:
+def export_encoder(encoder: TrainableEncoder, folder: Path, form: ExportForm) -> None:
     """Write ``encoder`` to ``folder`` in another form, all of it or nothing.
 
     Raises:
@@ -53,7 +54,15 @@ def export_encoder(encoder: MuseEncoder, folder: Path, form: ExportForm) -> None
         StorageError: it could not be written, or ``folder`` holds something else.
     """
     _refuse_other_content(folder)
-    _WRITERS[form](encoder, folder)
+    if isinstance(encoder, MuseEncoder):
+        _WRITERS[form](encoder, folder)
+    elif form == "sentence-transformers":
+        encoder.save(folder)  # A transformer's own form.
+    else:
+        raise EncoderError(
+            f"{encoder.name} cannot be exported to {form}, which is for mUSE; transformers can to "
+            "sentence-transformers"
+        )
 
 
 def open_export(folder: Path, form: ExportForm) -> Encoder:
@@ -134,7 +143,7 @@ def _sentence_transformer(folder: Path) -> SentenceTransformer:
 class _OpenedElsewhere:
     """An encoder whose vectors are those of a SentenceTransformer (Encoder)."""
 
-    def __init__(self, encoder: MuseEncoder, model: SentenceTransformer) -> None:
+    def __init__(self, encoder: Encoder, model: SentenceTransformer) -> None:
         self.name = encoder.name
         self.weights = encoder.weights
         self.dimension = encoder.dimension

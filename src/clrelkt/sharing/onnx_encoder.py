@@ -49,7 +49,7 @@ class OnnxEncoder:
             MissingExtraError: onnxruntime is not installed.
             EncoderError: the folder is no such export.
         """
-        from clrelkt.encoders.storage import DESCRIPTION_FILE
+        from clrelkt.encoders.description import DESCRIPTION_FILE
         from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
         try:

@@ -12,16 +12,18 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch.func import functional_call
 
 from clrelkt.corpora.pairs import KINDS, SentencePairs, drop_shared, hold_out
-from clrelkt.encoders import MuseEncoder, RaggedBatch, SaveForm, save_muse
+from clrelkt.encoders import Encoder, RaggedBatch, SaveForm
+from clrelkt.encoders.description import chosen_form
+from clrelkt.encoders.pieces import GrowableEncoder
 from clrelkt.encoders.vocabulary import (
     NewPieces,
     Scope,
@@ -204,7 +206,7 @@ class LanguageAddition:
     tokens were kept.
     """
 
-    encoder: MuseEncoder
+    encoder: GrowableEncoder
     reports: Mapping[str, LanguageReport]
     settings: LanguageSettings
     seed: int
@@ -223,19 +225,22 @@ class LanguageAddition:
             "languages": {code: report.to_json() for code, report in self.reports.items()},
         }
 
-    def save(self, folder: Path, form: SaveForm = "delta") -> None:
+    def save(self, folder: Path, form: SaveForm | None = None) -> None:
         """Write the encoder to ``folder``, and the rest beside it, to ``languages.json``.
+
+        Without a ``form`` it is a delta where the encoder can be saved so, else it is whole.
 
         Raises:
             EncoderError: a delta of an encoder whose base is not known.
             StorageError: it could not be written, or ``folder`` holds something else.
         """
         record = self.to_json() | {"environment": describe_environment()}
-        save_muse(self.encoder, folder, form, records={RECORD_FILE: record})
+        chosen = chosen_form(self.encoder, form)
+        self.encoder.save(folder, form=chosen, records={RECORD_FILE: record})
 
 
 def add_languages(
-    encoder: MuseEncoder,
+    encoder: GrowableEncoder,
     pairs: Mapping[str, SentencePairs],
     settings: LanguageSettings | None = None,
     *,
@@ -272,7 +277,7 @@ def add_languages(
         kept = {text: None for part in material.values() for text in part.train.english}
         kept |= dict.fromkeys(protected)
         new = learn_pieces(
-            start.tokenizer.model,
+            start.tokenizer,
             {code: part.train.other for code, part in material.items()},
             settings.vocabulary,
             protected=list(kept),
@@ -300,7 +305,7 @@ class _Part:
     extra: int
 
 
-def check_languages(encoder: MuseEncoder, codes: Iterable[str]) -> None:
+def check_languages(encoder: Encoder, codes: Iterable[str]) -> None:
     """Refuse languages that ``encoder`` knows.
 
     Raises:
@@ -316,7 +321,7 @@ def check_languages(encoder: MuseEncoder, codes: Iterable[str]) -> None:
         )
 
 
-def _check(encoder: MuseEncoder, pairs: Mapping[str, SentencePairs]) -> None:
+def _check(encoder: GrowableEncoder, pairs: Mapping[str, SentencePairs]) -> None:
     check_languages(encoder, pairs)
     for code, own in pairs.items():
         if len(own) < FEWEST_PAIRS:
@@ -375,7 +380,10 @@ def _joined(first: SentencePairs, second: SentencePairs) -> SentencePairs:
 
 
 def _start_rows(
-    start: MuseEncoder, new: NewPieces, material: Mapping[str, _Part], settings: LanguageSettings
+    start: GrowableEncoder,
+    new: NewPieces,
+    material: Mapping[str, _Part],
+    settings: LanguageSettings,
 ) -> torch.Tensor:
     if settings.start == "segments":
         return segment_rows(start, new)
@@ -384,14 +392,14 @@ def _start_rows(
 
 
 def _train(
-    start: MuseEncoder,
-    grown: MuseEncoder,
+    start: GrowableEncoder,
+    grown: GrowableEncoder,
     new: NewPieces,
     material: Mapping[str, _Part],
     settings: LanguageSettings,
     seed: int,
     progress: bool,
-) -> MuseEncoder:
+) -> GrowableEncoder:
     if not settings.epochs:
         return grown
     lesson = _Lesson.of(start, grown, material, settings)
@@ -408,14 +416,14 @@ def _train(
 
 
 def _refine(
-    start: MuseEncoder,
-    trained: MuseEncoder,
+    start: GrowableEncoder,
+    trained: GrowableEncoder,
     material: Mapping[str, _Part],
     kept: Sequence[str],
     settings: LanguageSettings,
     seed: int,
     progress: bool,
-) -> MuseEncoder:
+) -> GrowableEncoder:
     wanted = settings.refinement
     pairs = Translations(
         [text for part in material.values() for text in part.train.english],
@@ -452,8 +460,8 @@ class _Lesson:
     @classmethod
     def of(
         cls,
-        start: MuseEncoder,
-        grown: MuseEncoder,
+        start: GrowableEncoder,
+        grown: GrowableEncoder,
         material: Mapping[str, _Part],
         settings: LanguageSettings,
     ) -> _Lesson:
@@ -482,7 +490,7 @@ class _Teaching:
     """Trains, in place, those rows of a compact encoder's table that belong to new pieces."""
 
     def __init__(
-        self, encoder: MuseEncoder, lesson: _Lesson, settings: LanguageSettings, *, first: int
+        self, encoder: GrowableEncoder, lesson: _Lesson, settings: LanguageSettings, *, first: int
     ) -> None:
         self._encoder = encoder
         self._lesson = lesson
@@ -492,7 +500,7 @@ class _Teaching:
         encoder.requires_grad_(False)
         # The new pieces have the highest ids, and a compact table keeps their order.
         self._split = int((rows < first).sum())
-        table = encoder.network.embedding
+        table = encoder.embedding
         self._old = table[: self._split]
         self._new = torch.nn.Parameter(table[self._split :].clone())
         ids = lesson.bank.token_ids
@@ -514,7 +522,7 @@ class _Teaching:
                         f"rate ({self._settings.learning_rate:g}) or look for texts that are broken"
                     )
         with torch.no_grad():
-            self._encoder.network.embedding[self._split :] = self._new
+            self._encoder.embedding[self._split :] = self._new
 
     def _step(self, chosen: torch.Tensor, done: float) -> torch.Tensor:
         vectors = self._vectors(self._bank.select(self._lesson.other[chosen]))
@@ -537,24 +545,21 @@ class _Teaching:
 
     def _vectors(self, batch: RaggedBatch) -> torch.Tensor:
         table = torch.cat([self._old, self._new])
-        vectors: torch.Tensor = functional_call(
-            self._encoder.network, {"embedding": table}, (batch,)
-        )
-        return vectors
+        return self._encoder.vectors_with(table, batch)
 
 
 def _report(
-    part: _Part, start: MuseEncoder, trained: MuseEncoder, new: NewPieces
+    part: _Part, start: GrowableEncoder, trained: GrowableEncoder, new: NewPieces
 ) -> LanguageReport:
     pairs = part.train
     sources: dict[str, int] = {}
     for source in pairs.sources:
         sources[source] = sources.get(source, 0) + 1
-    ids = trained.tokenize(pairs.other).token_ids
+    ids = _token_ids(trained, pairs.other)
     first = trained.tokenizer.pieces - len(new)
     return LanguageReport(
         language=pairs.language,
-        pieces=int(torch.unique(ids[ids >= first]).numel()),
+        pieces=len(np.unique(ids[ids >= first])),
         pairs=MappingProxyType(dict(sorted(sources.items(), key=lambda item: -item[1]))),
         extra=part.extra,
         before=_measure(start, part.held_out),
@@ -562,12 +567,18 @@ def _report(
     )
 
 
-def _measure(encoder: MuseEncoder, pairs: SentencePairs) -> LanguageMeasure:
-    tokens = encoder.tokenize(pairs.other).token_ids
-    inner = max(1, len(tokens) - 2 * len(pairs))  # Without the marks around each text.
+def _measure(encoder: GrowableEncoder, pairs: SentencePairs) -> LanguageMeasure:
+    tokens = _token_ids(encoder, pairs.other)
+    inner = max(1, len(tokens))
     words = sum(map(len, IcuWords(pairs.language).words(pairs.other)))
     return LanguageMeasure(
         unknown=int((tokens == encoder.tokenizer.unknown_id).sum()) / inner,
         tokens_per_word=inner / max(1, words),
         translation=translation_retrieval(encoder, pairs),
     )
+
+
+def _token_ids(encoder: GrowableEncoder, texts: Sequence[str]) -> np.ndarray:
+    """Return the tokens of all texts, without the marks around each, shape (tokens,)."""
+    flat = chain.from_iterable(encoder.tokenizer.segment(texts))
+    return np.fromiter(flat, dtype=np.int64)

@@ -62,7 +62,9 @@ def run_processes(tasks: Sequence[Task], jobs: int) -> None:
 def _command(recipe_file: Path, settings: RunSettings) -> list[str]:
     command = [sys.executable, "-m", "clrelkt", "train", str(recipe_file), "--resume"]
     command += ["--seed", str(settings.seed), "--split-seed", str(settings.split_seed)]
-    command += ["--output", str(settings.output), "--save-form", settings.save_form]
+    command += ["--output", str(settings.output)]
+    if settings.save_form is not None:
+        command += ["--save-form", settings.save_form]
     if settings.device is not None:
         command += ["--device", settings.device]
     if settings.dev_only:

@@ -9,7 +9,7 @@ from typing import Any
 
 from clrelkt.corpora import Corpus
 from clrelkt.encoders import PUBLISHED
-from clrelkt.encoders.storage import DESCRIPTION_FILE
+from clrelkt.encoders.description import DESCRIPTION_FILE
 from clrelkt.errors import EncoderError
 from clrelkt.training.languages import RECORD_FILE
 

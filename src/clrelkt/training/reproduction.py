@@ -180,7 +180,9 @@ def _run_processes(
             environment["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
         command = [sys.executable, "-m", "clrelkt", "train", str(recipe_file), "--resume"]
         command += ["--seed", str(seed), "--split-seed", str(settings.split_seed)]
-        command += ["--output", str(folder), "--save-form", settings.save_form]
+        command += ["--output", str(folder)]
+        if settings.save_form is not None:
+            command += ["--save-form", settings.save_form]
         if settings.device is not None:
             command += ["--device", settings.device]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -30,7 +31,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 
 from clrelkt.corpora import Corpus, Splits, load_corpus, take_split
-from clrelkt.encoders import PUBLISHED, Encoder, SaveForm, TrainableEncoder, load_encoder
+from clrelkt.encoders import Encoder, SaveForm, TrainableEncoder, load_encoder
+from clrelkt.encoders.description import chosen_form
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse_weights import weights_digest
 from clrelkt.encoders.tensors import read_tensors, write_tensors
@@ -85,10 +87,10 @@ class RunSettings:
 
     ``seed`` decides every random choice of training, ``split_seed`` which questions are dev and
     test: runs that differ in ``seed`` alone are tested on the same questions. ``save_form`` is how
-    encoders are written. With ``dev_only`` no test question is looked at: the run ends with the
-    recipe's measurements on dev. ``chunk_tokens`` is how many tokens a process encodes with
-    gradients at once: a batch of more is encoded twice, in pieces, with the same result (None: as
-    many as the memory holds).
+    encoders are written: where it is None as a delta if they can be, else whole. With ``dev_only``
+    no test question is looked at: the run ends with the recipe's measurements on dev.
+    ``chunk_tokens`` is how many tokens a process encodes with gradients at once: a batch of more is
+    encoded twice, in pieces, with the same result (None: as many as the memory holds).
     """
 
     output: Path
@@ -96,7 +98,7 @@ class RunSettings:
     split_seed: int = 0
     resume: bool = False
     device: str | None = None
-    save_form: SaveForm = "delta"
+    save_form: SaveForm | None = None
     checkpoint_seconds: float = 60.0
     progress: bool = True
     dev_only: bool = False
@@ -148,12 +150,7 @@ def _train(
     recipe: Recipe, settings: RunSettings, corpus: Corpus | None, group: ProcessGroup
 ) -> Run:
     base = load_encoder(recipe.encoder).to(group.device)
-    if settings.save_form != "whole" and base.identity.base not in PUBLISHED:
-        raise SettingsError(
-            f"save_form {settings.save_form!r}: a delta needs a published base "
-            f"({', '.join(PUBLISHED)}), and the base of {recipe.encoder!r} is "
-            f"{base.identity.base!r}. Use save_form 'whole'"
-        )
+    settings = dataclasses.replace(settings, save_form=chosen_form(base, settings.save_form))
     return _Runner(recipe, settings, corpus or load_corpus(recipe.corpus), base, group).run()
 
 
@@ -405,7 +402,8 @@ class _Runner(Generic[E]):
             for name, parameter in encoder.named_parameters():
                 parameter.copy_(best[name])
         whole = self._base.write_back(encoder)
-        whole.save(self._encoder_path(stage), form=self._settings.save_form)
+        form = chosen_form(whole, self._settings.save_form)
+        whole.save(self._encoder_path(stage), form=form)
         with atomic_file(self._kept_path(stage)) as temporary:
             write_tensors(temporary, {name: tensor.cpu() for name, tensor in best.items()})
 

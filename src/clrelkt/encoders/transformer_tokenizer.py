@@ -1,0 +1,290 @@
+"""Tokenizers of Hugging Face: texts to token ids, and nothing cut off."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from clrelkt.encoders.pieces import NewPieces
+from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.tokenizer import refuse_lone_surrogates
+from clrelkt.errors import EncoderError
+from clrelkt.text import sentence_starts
+
+__all__ = ["Marks", "TransformerTokenizer"]
+
+_SMALL = 8
+
+
+class Marks:
+    """The token ids that a tokenizer puts before and behind every text."""
+
+    def __init__(self, before: Sequence[int], behind: Sequence[int]) -> None:
+        self.before = tuple(before)
+        self.behind = tuple(behind)
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.behind)
+
+    def passage_starts(self, ids: np.ndarray) -> np.ndarray:
+        """Return where passages begin in the ids of one text, ascending, the first at 0.
+
+        A passage ends with the marks behind it and the next begins with those before it.
+        """
+        seam = np.array(self.behind + self.before, dtype=np.int64)
+        if not len(seam) or len(ids) < len(seam):
+            return np.zeros(1, dtype=np.int64)
+        windows = np.lib.stride_tricks.sliding_window_view(ids, len(seam))
+        seams = np.flatnonzero((windows == seam).all(1)) + len(self.behind)
+        return np.concatenate([[0], seams[(seams > 0) & (seams < len(ids))]])
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A tokenizer of transformers, the fast one behind it, and what is asked of it often."""
+
+    tokenizer: Any
+    backend: Any
+    pieces: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> _Source:
+        return cls(tokenizer, _unlimited(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+
+    def encode(self, texts: Sequence[str], *, marks: bool = True) -> list[list[int]]:
+        try:
+            if self.backend is None:
+                found = self.tokenizer(list(texts), add_special_tokens=marks, truncation=False)
+                ids: list[list[int]] = found["input_ids"]
+                return ids
+            if len(texts) < _SMALL:
+                # Threads cost more than a few texts.
+                found = [self.backend.encode(text, add_special_tokens=marks) for text in texts]
+            else:
+                found = self.backend.encode_batch_fast(list(texts), add_special_tokens=marks)
+            return [encoding.ids for encoding in found]
+        except (TypeError, UnicodeError):
+            refuse_lone_surrogates(texts)
+            raise
+
+    def scored_pieces(self) -> list[tuple[str, float]]:
+        model = self._unigram()["model"]
+        return [(str(piece), float(score)) for piece, score in model["vocab"]]
+
+    def grown(self, new: NewPieces) -> _Source:
+        table = self._unigram()
+        vocabulary = table["model"]["vocab"]
+        beyond = {token["id"]: token["content"] for token in table["added_tokens"]}
+        # A piece's id is its place: tokens that were added behind the vocabulary become part of it.
+        while len(vocabulary) < self.pieces:
+            if len(vocabulary) not in beyond:
+                raise EncoderError(
+                    f"the tokenizer has no token with id {len(vocabulary)}, but one with id "
+                    f"{self.pieces - 1}: its vocabulary cannot grow"
+                )
+            vocabulary.append([beyond[len(vocabulary)], 0.0])
+        vocabulary += [list(both) for both in zip(new.pieces, new.scores, strict=True)]
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer._tokenizer = type(self.backend).from_str(json.dumps(table, ensure_ascii=False))
+        return _Source(tokenizer, _unlimited(tokenizer), len(vocabulary))
+
+    def _unigram(self) -> dict[str, Any]:
+        table = (
+            {} if self.backend is None else json.loads(self.tokenizer.backend_tokenizer.to_str())
+        )
+        kind = table.get("model", {}).get("type")
+        if kind != "Unigram" or "\u2581" not in {piece for piece, _ in table["model"]["vocab"]}:
+            raise EncoderError(
+                f"a vocabulary of kind {kind or type(self.tokenizer).__name__} cannot get new "
+                "pieces; only those of unigram models can (as in mUSE, XLM-R and what is made from "
+                "it: multilingual-e5, BGE-M3)"
+            )
+        return dict(table)
+
+    @cached_property
+    def marks(self) -> Marks:
+        # Between the marks of an empty text stands nothing; a letter tells which are before it.
+        empty, letter = self.encode(["", "a"])
+        before = 0
+        while before < len(empty) and empty[before] == letter[before]:
+            before += 1
+        behind = len(empty) - before
+        if letter[len(letter) - behind :] != empty[before:]:
+            return Marks((), ())
+        return Marks(empty[:before], empty[before:])
+
+
+class TransformerTokenizer:
+    """Texts to lists of token ids, marks included.
+
+    A text of more than ``max_length`` tokens becomes several passages of whole sentences, one
+    behind the other in its list, each with the prompt and the marks of its own; a sentence that is
+    longer is cut between words, or, where a word is too long, between characters. ``rows``, when
+    given, are the token ids that exist, in ascending order, shape (rows,): ids are then indices
+    into them.
+    """
+
+    def __init__(self, source: _Source, max_length: int, rows: torch.Tensor | None = None) -> None:
+        self._source = source
+        self.max_length = max_length
+        self.rows = rows
+        if max_length <= len(source.marks):
+            raise EncoderError(
+                f"a maximum length of {max_length} tokens leaves no room beside the "
+                f"{len(source.marks)} marks that the tokenizer adds"
+            )
+        self._index: np.ndarray | None = None
+        if rows is not None:
+            self._index = np.full(source.pieces, -1, dtype=np.int64)
+            self._index[rows.numpy()] = np.arange(rows.shape[0])
+
+    @classmethod
+    def of(cls, tokenizer: Any, max_length: int) -> Self:
+        """Return the tokenizer around one of Hugging Face's transformers."""
+        return cls(_Source.of(tokenizer), max_length)
+
+    @property
+    def source(self) -> Any:
+        """The tokenizer of transformers."""
+        return self._source.tokenizer
+
+    @property
+    def pieces(self) -> int:
+        """Number of token ids without ``rows``; every such id is below it."""
+        return self._source.pieces
+
+    @property
+    def unknown_id(self) -> int:
+        """The token that stands for what no other token has; -1 where there is none."""
+        return -1 if self.source.unk_token_id is None else int(self.source.unk_token_id)
+
+    @property
+    def marks(self) -> Marks:
+        """The marks around a text, as ids of this tokenizer."""
+        own = self._source.marks
+        if self._index is None:
+            return own
+        return Marks(self._index[list(own.before)].tolist(), self._index[list(own.behind)].tolist())
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
+        """Return one list of token ids a text, with ``prompt`` before each of its passages.
+
+        Raises:
+            EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
+        """
+        ids = self._source.encode([prompt + text for text in texts] if prompt else list(texts))
+        for place, own in enumerate(ids):
+            if len(own) > self.max_length:
+                passages = self._source.encode(self._passages(texts[place], prompt))
+                ids[place] = [number for passage in passages for number in passage]
+        if self._index is None:
+            return ids
+        return [self._restricted(text, row) for text, row in zip(texts, ids, strict=True)]
+
+    def batch(self, texts: Sequence[str], prompt: str = "") -> RaggedBatch:
+        """Return the token ids of texts as a batch."""
+        ids = self(texts, prompt)
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        flat = np.fromiter(
+            (number for own in ids for number in own), dtype=np.int64, count=int(lengths.sum())
+        )
+        return RaggedBatch(torch.from_numpy(flat), torch.from_numpy(lengths))
+
+    def segment(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return one list of token ids a text, without the marks; ``rows`` is not looked at."""
+        return self._source.encode(texts, marks=False)
+
+    def scored_pieces(self) -> list[tuple[str, float]]:
+        """Return every piece and its score, in id order; marks and the like have 0.
+
+        Raises:
+            EncoderError: it is no unigram model, the only kind of vocabulary that can grow.
+        """
+        return self._source.scored_pieces()
+
+    def grown(self, new: NewPieces) -> Self:
+        """Return the tokenizer with more pieces; their ids follow the last old one's."""
+        return type(self)(self._source.grown(new), self.max_length)
+
+    def restricted_to(self, rows: torch.Tensor) -> Self:
+        """Return a tokenizer whose ids are indices into ``rows``."""
+        return type(self)(self._source, self.max_length, rows.cpu())
+
+    def shares_source(self, other: Self) -> bool:
+        """Whether the other one is of the same tokenizer."""
+        return self._source is other._source
+
+    def with_max_length(self, max_length: int) -> Self:
+        """Return the same tokenizer with another limit."""
+        return type(self)(self._source, max_length, self.rows)
+
+    def _passages(self, text: str, prompt: str) -> list[str]:
+        """Return the text in pieces of at most ``max_length`` tokens, prompt and marks included."""
+        starts = sentence_starts(text)
+        sentences = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+        return [prompt + passage for passage in self._packed(sentences, prompt)]
+
+    def _packed(self, parts: list[str], prompt: str) -> list[str]:
+        """Join neighbouring parts as long as they fit; cut those that do not fit alone."""
+        lengths = self._lengths(parts, prompt)
+        overhead = self._lengths([""], prompt)[0]
+        packed: list[str] = []
+        current, size = "", overhead
+        for part, length in zip(parts, lengths, strict=True):
+            if current and size + length - overhead > self.max_length:
+                packed.append(current)
+                current, size = "", overhead
+            if length > self.max_length:
+                packed += self._cut(part, prompt)
+                continue
+            current, size = current + part, size + length - overhead
+        packed += [current] if current.strip() else []
+        # Joined, parts can have a token or two more than apart.
+        checked: list[str] = []
+        for passage, length in zip(packed, self._lengths(packed, prompt), strict=True):
+            checked += [passage] if length <= self.max_length else self._cut(passage, prompt)
+        return checked
+
+    def _cut(self, part: str, prompt: str) -> list[str]:
+        """Return halves of a part that is too long, cut between words or else anywhere."""
+        if len(part) < 2:
+            return [part]
+        middle = len(part) // 2
+        spaces = [place for place, character in enumerate(part) if character.isspace() and place]
+        cut = min(spaces, key=lambda place: abs(place - middle), default=middle)
+        halves = []
+        for half in (part[:cut], part[cut:]):
+            if half.strip():
+                fits = self._lengths([half], prompt)[0] <= self.max_length
+                halves += [half] if fits else self._cut(half, prompt)
+        return halves
+
+    def _lengths(self, parts: list[str], prompt: str) -> list[int]:
+        return [len(ids) for ids in self._source.encode([prompt + part for part in parts])]
+
+    def _restricted(self, text: str, ids: list[int]) -> list[int]:
+        assert self._index is not None
+        found = self._index[np.asarray(ids, dtype=np.int64)]
+        if (found < 0).any():
+            raise EncoderError(
+                f"the text {text[:60]!r} holds a token outside the compact vocabulary of this run"
+            )
+        return list(found.tolist())
+
+
+def _unlimited(source: Any) -> Any:
+    """Return the fast tokenizer behind ``source``, without padding and truncation, if there is."""
+    backend = getattr(source, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    backend = copy.deepcopy(backend)
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
