@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clrelkt.encoders.storage import DESCRIPTION_FILE
+from clrelkt.encoders.description import DESCRIPTION_FILE
 from clrelkt.errors import DownloadError, EncoderError, MissingExtraError, StorageError
 from clrelkt.files import atomic_folder, storage_errors
 
