@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import clrelkt.mining.bm25 as module
+import clrelkt.mining.ranking as ranking
+import clrelkt.mining.tokens as tokens
 from clrelkt.corpora.model import Corpus
 from clrelkt.errors import DataError, SettingsError
-from clrelkt.mining import BM25Index, BM25Mining, mine_bm25
+from clrelkt.mining import BM25Index, BM25Miner, BM25Mining, mine_bm25
 from clrelkt.text import IcuWords
 
 WORDS = IcuWords()
@@ -76,15 +77,38 @@ def test_k_must_be_positive() -> None:
         BM25Index(["a"], ["honey"], WORDS).search(["honey"], 0)
 
 
-def test_the_compiled_scorer_gives_the_same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_the_compiled_search_finds_the_same(seed: int, depth: int) -> None:
     pytest.importorskip("numba")
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(list("abcdefgh"), 12)) for _ in range(30)]
-    queries = [" ".join(rng.choice(list("abcdefgh"), 3)) for _ in range(10)]
-    ids = [str(number) for number in range(30)]
-    plain = BM25Index(ids, texts, WORDS).scores(queries)
-    monkeypatch.setattr(module, "_POSTINGS_WORTH_COMPILING", 0)
-    assert np.array_equal(BM25Index(ids, texts, WORDS).scores(queries), plain)
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 12))) for _ in range(30)]
+    queries = [" ".join(rng.choice(list("abcdxy"), rng.integers(0, 4))) for _ in range(100)]
+    index = BM25Index([str(number) for number in range(30)], texts, WORDS)
+    plain = index.rank(queries, depth)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_POSTINGS_WORTH_COMPILING", -1)
+        compiled = index.rank(queries, depth)
+    assert np.array_equal(compiled.places, plain.places)
+    assert np.array_equal(compiled.scores, plain.scores)
+
+
+def test_words_found_in_several_processes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["Bees make honey.", "", "ผึ้งทำน้ำผึ้ง", "蜜蜂酿蜜"] * 3
+    alone = WORDS.words(texts)
+    monkeypatch.setattr(tokens, "_CHARACTERS_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(tokens, "_CHARACTERS_AT_ONCE", 20)
+    assert tokens.words_of(texts, WORDS) == alone
+
+
+def test_several_answers_of_a_question_are_all_barred() -> None:
+    texts = ["honey bees", "honey bees", "honey bears", "honey", "iron", "honey wax"]
+    miner = BM25Miner(texts, np.array([0, 1, 2, 3, 4, 3]), BM25Mining(3, 1), WORDS)
+    assert miner.mine(["honey"], np.array([0])).tolist() == [[3, 2, 5]]
+    assert miner.mine(["honey"], np.array([[0, 3]])).tolist() == [[2, -1, -1]]
+    assert miner.mine([], np.empty(0, np.int64)).shape == (0, 3)
+    one = BM25Miner(["honey"], np.array([0]), BM25Mining(1, 1), WORDS)
+    assert one.mine(["honey", "?"], np.array([0, 0])).tolist() == [[-1], [-1]]
 
 
 def test_negatives_are_ranked_passages_of_other_documents_and_other_text(corpus: Corpus) -> None:

@@ -24,6 +24,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "clrelkt.cli.languages:languages",
             "Teach an encoder languages that it has never seen.",
         ),
+        "mine": (
+            "clrelkt.cli.mine:mine",
+            "Mine negatives with BM25 or an encoder, at any scale.",
+        ),
         "evaluate": ("clrelkt.cli.evaluate:evaluate", "Measure an encoder on a corpus."),
         "measure": (
             "clrelkt.cli.measure:measure",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clrelkt.mining.bm25 import BM25Hit, BM25Index, BM25Mining, mine_bm25
+from clrelkt.mining.bm25 import BM25Hit, BM25Index, BM25Miner, BM25Mining, mine_bm25
 from clrelkt.mining.dense import (
     Barriers,
     DenseMiner,
@@ -18,6 +18,7 @@ from clrelkt.mining.triplets import CandidateSet, Granularity, Triplets
 __all__ = [
     "BM25Hit",
     "BM25Index",
+    "BM25Miner",
     "BM25Mining",
     "Barriers",
     "CandidateSet",

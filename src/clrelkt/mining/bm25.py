@@ -6,25 +6,19 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clrelkt.corpora.model import Corpus, Question
 from clrelkt.errors import SettingsError
+from clrelkt.mining.ranking import Postings, Ranking, rank, total
+from clrelkt.mining.texts import distinct
+from clrelkt.mining.tokens import words_of
 from clrelkt.mining.triplets import CandidateSet, Granularity, Triplets, pools_of
 from clrelkt.text.words import WordTokenizer
 
-if TYPE_CHECKING:
-    import bm25s
-
-__all__ = ["BM25Hit", "BM25Index", "BM25Mining", "mine_bm25"]
-
-# Compiling bm25s's numba scorer takes half a second, which is what numpy needs for about this
-# many postings.
-_POSTINGS_WORTH_COMPILING = 50_000_000
+__all__ = ["BM25Hit", "BM25Index", "BM25Miner", "BM25Mining", "mine_bm25"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +30,36 @@ class BM25Hit:
 
 
 class BM25Index:
-    """Texts that can be searched by their words."""
+    """Texts that can be searched by their words.
+
+    With numba installed (``pip install 'clrelkt[mining]'``) large searches run compiled and on
+    all cores.
+    """
 
     def __init__(self, ids: Sequence[str], texts: Sequence[str], words: WordTokenizer) -> None:
         self.ids = tuple(ids)
         self._words = words
-        tokens = words.words(texts)
+        tokens = words_of(texts, words)
         # Sorted, so that an index is the same in every process whatever the string hashes are.
         vocabulary = sorted({token for text in tokens for token in text})
         self._number = {token: number for number, token in enumerate(vocabulary)}
-        self._index = self._build(tokens) if vocabulary else None
+        self._postings = self._build(tokens)
 
-    def _build(self, tokens: list[list[str]]) -> bm25s.BM25:
+    def _build(self, tokens: list[list[str]]) -> Postings:
+        if not self._number:
+            nothing = np.empty(0)
+            return Postings(
+                np.zeros(1, np.int64),
+                nothing.astype(np.int32),
+                nothing.astype(np.float32),
+                len(tokens),
+            )
         index = _import_bm25s().BM25()
         numbers = [[self._number[token] for token in text] for text in tokens]
         index.index((numbers, self._number), create_empty_token=False, show_progress=False)
-        return index
+        parts = (index.scores[name] for name in ("indptr", "indices", "data"))
+        starts, texts, scores = (np.asarray(part) for part in parts)
+        return Postings(starts.astype(np.int64), texts, scores, len(tokens))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,50 +70,46 @@ class BM25Index:
         A query without a known word scores zero everywhere.
         """
         found = np.zeros((len(queries), len(self)), dtype=np.float32)
-        for row, scores in zip(found, self._score(queries), strict=True):
-            row[:] = scores
+        for row, query in zip(found, self._numbers(queries), strict=True):
+            row[:] = total(self._postings, query)
         return found
+
+    def rank(self, queries: Sequence[str], k: int) -> Ranking:
+        """Return the places and scores of the ``k`` best texts of each query.
+
+        Texts that share no word with the query are never among them.
+
+        Raises:
+            SettingsError: ``k`` is below 1.
+        """
+        if k < 1:
+            raise SettingsError(f"k is {k}; at least 1 hit must be asked for")
+        return rank(self._postings, self._numbers(queries), k)
 
     def search(self, queries: Sequence[str], k: int) -> list[tuple[BM25Hit, ...]]:
         """Return at most ``k`` hits a query, best first, equal scores in the texts' order.
 
         Texts that share no word with the query are never hits.
+
+        Raises:
+            SettingsError: ``k`` is below 1.
         """
-        if k < 1:
-            raise SettingsError(f"k is {k}; at least 1 hit must be asked for")
+        found = self.rank(queries, k)
         return [
-            tuple(BM25Hit(self.ids[place], float(scores[place])) for place in _best(scores, k))
-            for scores in self._score(queries)
+            tuple(
+                BM25Hit(self.ids[place], score)
+                for place, score in zip(places, scores, strict=True)
+                if place >= 0
+            )
+            for places, scores in zip(found.places.tolist(), found.scores.tolist(), strict=True)
         ]
 
-    def _score(self, queries: Sequence[str]) -> Iterator[np.ndarray]:
-        """Yield the scores of one query after the other, shape (texts,)."""
-        numbers = [
+    def _numbers(self, queries: Sequence[str]) -> list[np.ndarray]:
+        """Return the numbers of each query's known words."""
+        return [
             np.array([self._number[word] for word in words if word in self._number], np.int32)
-            for words in self._words.words(queries)
+            for words in words_of(queries, self._words)
         ]
-        if self._index is None:
-            yield from (np.zeros(len(self), np.float32) for _ in queries)
-            return
-        self._compile_for(numbers)
-        for query in numbers:
-            yield self._index.get_scores_from_ids(query)
-
-    def _compile_for(self, queries: Sequence[np.ndarray]) -> None:
-        assert self._index is not None
-        postings = np.diff(self._index.scores["indptr"])
-        work = sum(int(postings[query].sum()) for query in queries)
-        if work > _POSTINGS_WORTH_COMPILING and find_spec("numba") is not None:
-            self._index.activate_numba_scorer()
-
-
-def _best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Return the places of the ``k`` highest scores above zero, best first, then by place."""
-    places = np.flatnonzero(scores > 0)
-    if len(places) > k:
-        least = np.partition(scores[places], -k)[-k]
-        places = places[scores[places] >= least]
-    return places[np.argsort(-scores[places], kind="stable")][:k]
 
 
 def _import_bm25s() -> ModuleType:
@@ -197,23 +201,70 @@ def _mine_pool(
     words: WordTokenizer,
 ) -> Iterator[tuple[str, tuple[str, list[str]]]]:
     """Yield (question id, (gold id, negative ids)) for the questions of one pool."""
-    gold = {q.id: candidates.gold_position(q, settings.granularity) for q in asked}
-    barred = {place: _barred(place, candidates) for place in set(gold.values())}
-    depth = settings.first_rank - 1 + settings.per_question
-    depth += max((len(ids) for ids in barred.values()), default=0)
-    # The translations of a question share their query, so that it is searched once.
-    queries = list(dict.fromkeys(english[question.id] for question in asked))
-    index = BM25Index(candidates.ids, candidates.texts, words)
-    hits = dict(zip(queries, index.search(queries, depth), strict=True))
-    for question in asked:
-        place = gold[question.id]
-        ranked = hits[english[question.id]][settings.first_rank - 1 :]
-        allowed = [hit.id for hit in ranked if hit.id not in barred[place]]
-        yield question.id, (candidates.ids[place], allowed[: settings.per_question])
+    gold = np.array([candidates.gold_position(q, settings.granularity) for q in asked], np.int64)
+    miner = BM25Miner(candidates.texts, distinct(candidates.document_ids)[1], settings, words)
+    negatives = miner.mine([english[question.id] for question in asked], gold)
+    for question, place, found in zip(asked, gold.tolist(), negatives.tolist(), strict=True):
+        ids = [candidates.ids[number] for number in found if number >= 0]
+        yield question.id, (candidates.ids[place], ids)
 
 
-def _barred(gold: int, candidates: CandidateSet) -> frozenset[str]:
-    """Return the ids that are no negatives where ``gold`` is the answer."""
-    document, text = candidates.document_ids[gold], candidates.texts[gold]
-    rows = zip(candidates.ids, candidates.document_ids, candidates.texts, strict=True)
-    return frozenset(id_ for id_, owner, same in rows if owner == document or same == text)
+class BM25Miner:
+    """BM25 negatives for any number of questions among the same texts."""
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        document: np.ndarray,
+        settings: BM25Mining,
+        words: WordTokenizer,
+    ) -> None:
+        """Index ``texts``; ``document`` (texts,) numbers the document of each."""
+        self.settings = settings
+        self._document = document
+        _, self._text = distinct(texts)
+        self._documents_size, self._texts_size = (
+            np.bincount(numbers, minlength=1) for numbers in (self._document, self._text)
+        )
+        self._index = BM25Index(_numbered(len(texts)), texts, words)
+
+    def mine(self, queries: Sequence[str], golds: np.ndarray) -> np.ndarray:
+        """Choose negatives for some questions.
+
+        ``golds`` (questions,) or (questions, most) holds the numbers of the texts that answer
+        each; nothing of their documents and no text equal to theirs is a negative.
+
+        Returns:
+            Numbers of texts, shape (questions, per_question), int64, best first; -1 where too few
+            share a word with the question.
+        """
+        if not len(queries):
+            return np.empty((0, self.settings.per_question), np.int64)
+        golds = golds.reshape(len(queries), -1)
+        document, text = self._document[golds], self._text[golds]
+        barred = self._documents_size[document] + self._texts_size[text]
+        skipped = self.settings.first_rank - 1
+        depth = skipped + self.settings.per_question + int(barred.sum(axis=1).max())
+        # Questions with the same words, such as translations of one, are searched once.
+        different, which = distinct(queries)
+        ranking = self._index.rank(different, min(depth, max(1, len(self._index))))
+        places = ranking.places[which][:, skipped:]
+        allowed = places >= 0
+        for column in range(golds.shape[1]):
+            allowed &= self._document[places] != document[:, column, None]
+            allowed &= self._text[places] != text[:, column, None]
+        return _first(places, allowed, self.settings.per_question)
+
+
+def _first(places: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
+    """Return the first ``count`` allowed places of each row, -1 where there are fewer."""
+    chosen = np.full((len(places), count), -1, np.int64)
+    number = allowed.cumsum(axis=1)
+    row, column = np.nonzero(allowed & (number <= count))
+    chosen[row, number[row, column] - 1] = places[row, column]
+    return chosen
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    """Return ids for texts that have none: their numbers."""
+    return tuple(map(str, range(count)))
