@@ -89,3 +89,22 @@ def test_measure_exports_writes_a_record(
     assert record["exports"][1]["megabytes"] < 0.01
     assert record["exports"][1]["least_cosine"] == pytest.approx(1, abs=1e-6)
     assert "delta-int6" in out
+
+
+def test_a_package_with_the_card_of_its_encoder(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clrelkt.encoders import load_encoder
+
+    load_encoder("muse").save(tmp_path / "mine", form="delta")
+    (tmp_path / "mine" / "README.md").write_text("# The card of mine\n")
+    target = tmp_path / "clrelkt-mine"
+    arguments = ("export", str(tmp_path / "mine"), "--to", "package", "--name", "mine")
+    out = printed(capsys, *arguments, "-o", str(target), "--corpus", str(corpus), "--json")
+    assert json.loads(out)["form"] == "delta-int6"
+    assert (target / "README.md").read_text("utf-8") == "# The card of mine\n"
+    assert 'mine = "clrelkt_mine:folder"' in (target / "pyproject.toml").read_text("utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "muse", "--to", "package", "-o", str(target)])
+    assert ended.value.code == 2
+    assert "--to package needs a --name" in capsys.readouterr().err

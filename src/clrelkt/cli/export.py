@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -43,7 +43,11 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
 @click.command()
 @click.argument("encoder")
 @click.option(
-    "--to", "form", required=True, type=click.Choice(_FORMS), help="What it is exported to."
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice((*_FORMS, "package")),
+    help="What it is exported to.",
 )
 @click.option(
     "-o",
@@ -51,6 +55,18 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print one J
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the export.",
+)
+@click.option("--name", help="For a package: what load_encoder is to call the encoder.")
+@click.option("--package-version", default="1.0.0", show_default=True, help="Of a package.")
+@click.option(
+    "--bits",
+    type=click.Choice(["4", "6", "8"]),
+    default="6",
+    show_default=True,
+    help="How many bits a number of a package has.",
+)
+@click.option(
+    "--licence", default="Apache-2.0", show_default=True, help="Of a package: an SPDX expression."
 )
 @_corpus_option
 @_split_option
@@ -60,6 +76,10 @@ def export(
     encoder: str,
     form: Any,
     output: Path,
+    name: str | None,
+    package_version: str,
+    bits: str,
+    licence: str,
     corpus: str,
     split: Any,
     no_check: bool,
@@ -70,25 +90,38 @@ def export(
     sentence-transformers: a folder that SentenceTransformer opens, with clrelkt or without. onnx,
     onnx-int8: a graph that onnxruntime runs without PyTorch. safetensors-fp16: clrelkt's own form
     in half the size. delta-int8, -int6, -int4: what differs from the published encoder that it
-    started from, in so many bits a number.
+    started from, in so many bits a number. package: such a delta as a Python package, which pip
+    builds and installs; --name is then a name that clrelkt knows.
 
-    The export is opened again with the tool that it is for, and its vectors, hit rate and speed
-    are shown beside the original's.
+    A model card (README.md) in ENCODER's folder goes with it. The export is opened again with the
+    tool that it is for, and its vectors, hit rate and speed are shown beside the original's.
     """
     from rich.console import Console
 
     from clrelkt.encoders import load_encoder
-    from clrelkt.sharing import export_encoder
+    from clrelkt.sharing import PackageSettings, export_encoder
+    from clrelkt.sharing.exports import CARD_FILE
+    from clrelkt.sharing.package import encoder_folder, write_package
     from clrelkt.sharing.tables import check_table, size_and_speed
 
+    if (form == "package") != (name is not None):
+        raise click.UsageError("--to package needs a --name, and --name is for packages")
+    card_file = Path(encoder) / CARD_FILE
+    card = card_file.read_text(encoding="utf-8") if card_file.is_file() else None
     loaded = load_encoder(encoder)
     # Before the export: a corpus that is not there costs no time then.
     checker = None if no_check else _checker(loaded, corpus, split)
-    export_encoder(loaded, output, form)
+    written, opened = output, form
+    if name is not None:
+        settings = PackageSettings(name, package_version, cast("Any", int(bits)), card, licence)
+        write_package(loaded, output, settings)
+        written, opened = encoder_folder(output, settings), f"delta-int{bits}"
+    else:
+        export_encoder(loaded, output, form, card=card)
     if checker is None:
         click.echo(json.dumps({"folder": str(output), "form": form}) if as_json else f"{output}")
         return
-    found = _checked(checker, output, form)
+    found = _checked(checker, written, opened)
     if as_json:
         click.echo(json.dumps({"folder": str(output), **found.to_json()}, indent=1))
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, read_description
+from clrelkt.encoders.installed import installed_encoders, installed_folder
 from clrelkt.encoders.muse import MUSE_LANGUAGES, MuseEncoder
 from clrelkt.encoders.protocol import Encoder, SaveForm, TextKind, TrainableEncoder
 from clrelkt.encoders.published import PUBLISHED, load_published
@@ -27,6 +28,7 @@ __all__ = [
     "TextKind",
     "TrainableEncoder",
     "TransformerOptions",
+    "installed_encoders",
     "load_encoder",
     "load_muse",
     "save_muse",
@@ -38,7 +40,8 @@ def load_encoder(
 ) -> MuseEncoder | TransformerEncoder:
     """Return an encoder by name or from the folder that holds it.
 
-    Names are ``muse``, ``muse-8bit`` and those of the model hub; folders are those that clrelkt,
+    Names are ``muse``, ``muse-8bit``, those of encoders that installed packages bring
+    (``installed_encoders``), and those of the model hub; folders are those that clrelkt,
     sentence-transformers or Hugging Face's transformers saved. ``options`` are for transformers.
 
     Raises:
@@ -53,6 +56,9 @@ def load_encoder(
         if options is not None:
             raise SettingsError(f"{name} is mUSE, and options are for transformers")
         return load_published(name) if name in PUBLISHED else load_muse(folder)
+    installed = None if folder.is_dir() else installed_folder(name)
+    if installed is not None:
+        return load_encoder(installed, options).renamed(name)
     from clrelkt.encoders.transformer_loading import (
         fetch_from_hub,
         is_hub_name,
@@ -69,7 +75,8 @@ def load_encoder(
         return load_transformer(folder, options)
     if not is_hub_name(name) or isinstance(name_or_folder, Path):
         raise UnknownNameError(
-            f"no encoder {name!r}: it is neither a folder nor one of {', '.join(PUBLISHED)}"
+            f"no encoder {name!r}: it is neither a folder nor one of "
+            f"{', '.join((*PUBLISHED, *installed_encoders()))}"
         )
     fetched = fetch_from_hub(name, None if options is None else options.revision)
     return load_transformer(fetched, options, name=name)

@@ -16,13 +16,13 @@ from clrelkt.encoders.muse_onnx import OnnxWeights, muse_graph
 from clrelkt.encoders.protocol import Encoder, TextKind
 from clrelkt.encoders.storage import save_muse
 from clrelkt.errors import EncoderError, MissingExtraError, StorageError
-from clrelkt.files import atomic_folder, storage_errors, write_json
+from clrelkt.files import atomic_folder, storage_errors, write_json, write_text
 from clrelkt.sharing.onnx_encoder import GRAPH_FILE, PIECES_FILE, OnnxEncoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["EXPORT_FORMS", "ExportForm", "export_encoder", "open_export"]
+__all__ = ["CARD_FILE", "EXPORT_FORMS", "ExportForm", "export_encoder", "open_export"]
 
 ExportForm = Literal[
     "sentence-transformers",
@@ -42,11 +42,16 @@ ExportForm = Literal[
   number; small enough to travel in a package.
 """
 
+CARD_FILE = "README.md"
 _MODULE_FILE = Path(__file__).with_name("muse_module.py")
 
 
-def export_encoder(encoder: TrainableEncoder, folder: Path, form: ExportForm) -> None:
+def export_encoder(
+    encoder: TrainableEncoder, folder: Path, form: ExportForm, *, card: str | None = None
+) -> None:
     """Write ``encoder`` to ``folder`` in another form, all of it or nothing.
+
+    ``card`` is a model card, Markdown, to be written beside it.
 
     Raises:
         EncoderError: the form cannot hold this encoder.
@@ -63,6 +68,8 @@ def export_encoder(encoder: TrainableEncoder, folder: Path, form: ExportForm) ->
             f"{encoder.name} cannot be exported to {form}, which is for mUSE; transformers can to "
             "sentence-transformers"
         )
+    if card is not None:
+        write_text(folder / CARD_FILE, card)
 
 
 def open_export(folder: Path, form: ExportForm) -> Encoder:

@@ -10,6 +10,7 @@ from typing import Any
 from clrelkt.corpora import Corpus
 from clrelkt.encoders import PUBLISHED
 from clrelkt.encoders.description import DESCRIPTION_FILE
+from clrelkt.encoders.installed import installed_folder
 from clrelkt.errors import EncoderError
 from clrelkt.training.languages import RECORD_FILE
 
@@ -17,7 +18,9 @@ __all__ = ["count_translated", "describe_encoder"]
 
 
 def describe_encoder(name: str) -> dict[str, Any] | None:
-    """Return what the folder of an encoder says of it, by file name; None where it is no folder.
+    """Return what the folder of an encoder says of it, by file name; None where it has none.
+
+    An encoder that an installed package brings has one.
 
     That is its description, ``clrelkt.json``, and how languages were added to it,
     ``languages.json``, where they were.
@@ -26,6 +29,8 @@ def describe_encoder(name: str) -> dict[str, Any] | None:
         EncoderError: a file cannot be read.
     """
     folder = Path(name)
+    if name not in PUBLISHED and not folder.is_dir():
+        folder = installed_folder(name) or folder
     if name in PUBLISHED or not folder.is_dir():
         return None
     files = [folder / DESCRIPTION_FILE]
