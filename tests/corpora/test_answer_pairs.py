@@ -30,6 +30,9 @@ def test_sentences_with_a_question_each_are_pairs_too(tmp_path: Path) -> None:
     pairs = read_answer_pairs(tmp_path)
     assert pairs.questions == ("Which?", "who came?")
     assert pairs.passages == ("Tea.", '"i did," said anna.')
+    assert read_answer_pairs(tmp_path / "b").questions == ("who came?",)
+    with pytest.raises(DataError, match=r"no files such as c\.question with c\.context"):
+        read_answer_pairs(tmp_path / "c")
 
 
 def test_a_squad_file_gives_each_question_with_its_passage(tmp_path: Path) -> None:
@@ -58,8 +61,9 @@ def test_files_of_different_lengths_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_pairs_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no files such as NAME\.question"):
         read_answer_pairs(tmp_path)
-    with pytest.raises(DataError, match="no such file or folder"):
-        read_answer_pairs(tmp_path / "nothing")
+    for missing in (tmp_path / "nothing", "nothing at all"):
+        with pytest.raises(DataError, match="no such file or folder"):
+            read_answer_pairs(missing)
 
 
 def test_the_part_of_squad_has_pairs_with_passages_and_with_sentences(data_folder: Path) -> None:

@@ -40,28 +40,41 @@ class AnswerPairs:
 def read_answer_pairs(name_or_path: str | Path) -> AnswerPairs:
     """Read pairs from a file, a folder, or a folder of the data's that has that name.
 
+    ``FOLDER/NAME`` means the two files of that NAME alone.
+
     Raises:
         DataError: there is no such file or folder, or nothing in it that can be read.
         CorpusError: a file has faults.
     """
     path = Path(name_or_path)
-    if not path.exists():
-        found = find_data(str(name_or_path))
-        if found is None:
-            raise DataError(
-                f"{name_or_path}: no such file or folder, nor one of that name in CLRELKT_DATA"
-            )
-        path = found
     if path.is_file():
         return _read_json(path)
+    folder = _folder(path)
+    if folder is not None:
+        return _read_folder(folder, "*")
+    parent = _folder(path.parent) if path.parent != Path() else None
+    if parent is None:
+        raise DataError(
+            f"{name_or_path}: no such file or folder, nor one of that name in CLRELKT_DATA"
+        )
+    return _read_folder(parent, path.name)
+
+
+def _folder(path: Path) -> Path | None:
+    return path if path.is_dir() else find_data(str(path))
+
+
+def _read_folder(folder: Path, name: str) -> AnswerPairs:
     files = [
         (file, file.with_name(file.name.removesuffix(question) + context))
         for question, context in _FILES
-        for file in sorted(path.glob(f"*{question}"))
+        for file in sorted(folder.glob(f"{name}{question}"))
     ]
     if not files:
-        names = " or ".join(f"NAME{question} with NAME{context}" for question, context in _FILES)
-        raise DataError(f"{path}: no files such as {names}")
+        shown = "NAME" if name == "*" else name
+        names = " or ".join(f"{shown}{one} with {shown}{other}" for one, other in _FILES)
+        missing = "" if name == "*" else f"no such file or folder as {name!r}, and "
+        raise DataError(f"{folder}: {missing}no files such as {names}")
     return _joined([_read_lines(*pair) for pair in files])
 
 
