@@ -94,6 +94,30 @@ def test_each_wrong_answer_has_its_hit_and_its_gold(corpus: Corpus) -> None:
     assert (error.language, error.question, error.answers) == ("en", "en 1 to 4", ("queen",))
 
 
+def test_the_worst_are_those_whose_gold_ranks_last(corpus: Corpus) -> None:
+    evaluator = RetrievalEvaluator(corpus, EvaluationSettings("passage"))
+    encoder = Pointing()
+    results = evaluator(encoder)
+    ranks = {"en": [1, 3, 1, 2], "de": [4, 9, 2, 1], "fi": [1, 7]}
+    ranked = replace(
+        results,
+        languages={
+            code: replace(row, ranks=np.array(ranks[code]))
+            for code, row in results.languages.items()
+        },
+    )
+
+    def worst(limit: int, languages: tuple[str, ...] | None = None) -> list[str]:
+        errors = find_errors(
+            evaluator, ranked, encoder.encode, limit=limit, worst=True, languages=languages
+        )
+        return [error.question_id for error in errors]
+
+    assert worst(3) == ["de:0", "de:1", "fi:0"]
+    assert worst(1) == ["de:1"]
+    assert worst(9, ("en",)) == ["en:1", "en:3"]
+
+
 def test_the_causes_follow_the_stated_rules(corpus: Corpus) -> None:
     causes = {id_: error.cause for id_, error in found(corpus).items()}
     assert causes == {

@@ -76,6 +76,21 @@ def test_mean_loss_since_the_last_evaluation() -> None:
     assert progress.take_mean_loss() is None
 
 
+def test_curve_since_the_last_evaluation() -> None:
+    progress = Progress(1.0)
+    assert progress.take_curve() == []
+    for loss in (1.0, 2.5):
+        progress.add_loss(loss)
+    assert progress.take_curve() == [1.0, 2.5]
+    # 90 losses are too many: 30 means of three each.
+    for loss in range(90):
+        progress.add_loss(loss)
+    assert progress.take_curve() == [3.0 * n + 1 for n in range(30)]
+    for loss in range(41):
+        progress.add_loss(loss)
+    assert progress.take_curve() == [*(2.0 * n + 0.5 for n in range(20)), 40.0]
+
+
 def test_json() -> None:
     progress = Progress(1e-5, best=0.1 + 0.2, bad=2, losses=3, loss_sum=1 / 3)
     assert Progress.from_json(progress.to_json()) == progress

@@ -22,7 +22,7 @@ from clrelkt.files import write_text
 from clrelkt.mining.similarity import on_grid
 from clrelkt.mining.texts import Encode
 
-__all__ = ["CAUSES", "Cause", "WrongAnswer", "find_errors", "write_errors"]
+__all__ = ["CAUSES", "EXCERPT", "Cause", "WrongAnswer", "find_errors", "write_errors"]
 
 Cause = Literal[
     "another-passage-of-the-gold-document",
@@ -47,7 +47,9 @@ is missed too: question or answer is hard.
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 """The causes in the order in which they are tried."""
 
-_EXCERPT = 300
+EXCERPT = 300
+"""Texts in a wrong answer are cut after this many characters."""
+
 _SHORTEST_ANSWER = 3
 
 
@@ -243,11 +245,11 @@ class _Search:
             answers=tuple(answer.text for answer in question.answers),
             hit_id=self._ids[hit],
             hit_passage_id=best.id,
-            hit_text=best.text[:_EXCERPT],
+            hit_text=best.text[:EXCERPT],
             hit_score=float(scores[hit]),
             gold_id=self._ids[gold],
             gold_passage_id=question.passage_id,
-            gold_text=gold_text[:_EXCERPT],
+            gold_text=gold_text[:EXCERPT],
             gold_score=float(scores[gold]),
             gold_rank=ranks[_key(question)],
             cause=self._cause(question, self._ids[hit], best, ranks, languages),

@@ -1,8 +1,8 @@
 """Colours, in one place: light and dark, told apart by the colour-blind too.
 
 Categories use the hues of Okabe and Ito (Color Universal Design, 2008), darker or lighter as the
-background needs. No figure tells anything by colour alone: documents have letters, languages and
-stages shapes.
+background needs; hues that the colour-blind take for one another differ in lightness. No figure
+tells anything by colour alone: documents have letters, languages and stages shapes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ LIGHT: Mapping[str, str] = MappingProxyType(
         "accent": "#00609a",
         "good": "#007a58",
         "bad": "#b34700",
+        "dark": "#12151a",
         "c0": "#0072b2",
-        "c1": "#d55e00",
-        "c2": "#009e73",
-        "c3": "#b8569b",
-        "c4": "#c98a00",
-        "c5": "#3a9bdc",
-        "c6": "#6b4fbb",
-        "c7": "#7d6608",
+        "c1": "#c44400",
+        "c2": "#00a47a",
+        "c3": "#a8327f",
+        "c4": "#dc9e00",
+        "c5": "#56b4e9",
+        "c6": "#46308f",
+        "c7": "#4f3d00",
     }
 )
 
@@ -47,14 +48,15 @@ DARK: Mapping[str, str] = MappingProxyType(
         "accent": "#6cbcf0",
         "good": "#43cfa2",
         "bad": "#ff9b57",
-        "c0": "#58aee8",
-        "c1": "#f58a42",
-        "c2": "#2fcc9c",
-        "c3": "#e795c9",
-        "c4": "#f2bd3f",
-        "c5": "#9ed8fb",
-        "c6": "#ab96f5",
-        "c7": "#cdb65a",
+        "dark": "#12151a",
+        "c0": "#4a9fe0",
+        "c1": "#f07830",
+        "c2": "#3ddbb0",
+        "c3": "#d873b8",
+        "c4": "#ffd257",
+        "c5": "#a9defc",
+        "c6": "#8262f2",
+        "c7": "#94782a",
     }
 )
 

@@ -89,10 +89,15 @@ class PicturedText:
 
 @dataclass(frozen=True, slots=True)
 class WorstAnswer:
-    """One of the questions whose gold ranks last, and the encoder that ranks it so."""
+    """One of the questions whose gold ranks last, and the encoder that ranks it so.
+
+    ``meant`` is the question in the documents' language, "" where there is no such version or the
+    question is asked in it.
+    """
 
     encoder: str
     answer: WrongAnswer
+    meant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,9 @@ class Portrait:
             "texts": [text.to_json() for text in self.texts],
             "separation": _by_language(self.separation),
             "bias": _by_language(self.bias),
-            "worst": [{"encoder": w.encoder} | w.answer.to_json() for w in self.worst],
+            "worst": [
+                {"encoder": w.encoder, "meant": w.meant} | w.answer.to_json() for w in self.worst
+            ],
         }
 
     @classmethod
@@ -188,8 +195,10 @@ def _by_language(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _worst_from_json(record: Mapping[str, Any]) -> WorstAnswer:
-    answer = {key: value for key, value in record.items() if key != "encoder"}
-    return WorstAnswer(str(record["encoder"]), WrongAnswer.from_json(answer))
+    answer = {key: value for key, value in record.items() if key not in ("encoder", "meant")}
+    return WorstAnswer(
+        str(record["encoder"]), WrongAnswer.from_json(answer), str(record.get("meant", ""))
+    )
 
 
 def portrayed_encoders(recipe: Recipe) -> tuple[str, ...]:
@@ -366,13 +375,20 @@ def _worst(
     encode: Mapping[str, Encode],
     own: Mapping[str, str],
 ) -> tuple[WorstAnswer, ...]:
+    corpus = evaluator.corpus
+    by_id = {question.id: question for question in _all_questions(evaluator)}
+
+    def meant(error: WrongAnswer) -> str:
+        version = corpus.translation(by_id[error.question_id], corpus.document_language)
+        return version.text if version and error.language != corpus.document_language else ""
+
     found: list[WorstAnswer] = []
     for name in dict.fromkeys(own.values()):
         codes = [code for code, stage in own.items() if stage == name]
         errors = find_errors(
             evaluator, results[name], encode[name], limit=_WORST, worst=True, languages=codes
         )
-        found += [WorstAnswer(name, error) for error in errors]
+        found += [WorstAnswer(name, error, meant(error)) for error in errors]
     found.sort(key=lambda worst: (-worst.answer.gold_rank, worst.answer.question_id))
     return tuple(found[:_WORST])
 

@@ -11,7 +11,7 @@ from clrelkt.training.portrait import Portrait
 
 __all__ = ["bias_figure"]
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 520.0, 60.0, 14.0, 12.0, 26.0
+_WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 520.0, 60.0, 14.0, 20.0, 26.0
 
 
 def bias_figure(portrait: Portrait) -> Figure | None:
@@ -31,7 +31,7 @@ def bias_figure(portrait: Portrait) -> Figure | None:
         rows = {name: portrait.bias[name][code] for name in portrait.encoders}
         expected = axis.at(rows[portrait.encoders[0]].expected)
         places = [axis.at(row.share) for row in rows.values()]
-        parts.append(path([(expected, y - _ROW / 2 + 2), (expected, y + _ROW / 2 - 2)], "axis"))
+        parts.append(path([(expected, y - _ROW / 2 + 2), (expected, y + _ROW / 2 - 2)], "expected"))
         parts.append(path([(min(places), y), (max(places), y)], "interval cf"))
         parts.append(label(_LEFT - 8, y + 4, code, "end"))
         for name, row in rows.items():
@@ -40,6 +40,8 @@ def bias_figure(portrait: Portrait) -> Figure | None:
             )
             parts.append(tag("g", tip, marks[name].at(axis.at(row.share), y)))
     parts.append(path([(_LEFT, bottom), (_WIDTH - _RIGHT, bottom)], "axis"))
+    first = axis.at(portrait.bias[portrait.encoders[0]][codes[0]].expected)
+    parts.append(label(first, _TOP - 4, "without preference", "small muted"))
     name = (
         f"Share of the {NEAREST} nearest other questions that are in the question's own language, "
         "by language and encoder; upright lines: without preference"

@@ -32,7 +32,7 @@ def separation_figure(portrait: Portrait) -> Figure:
         "similarities",
         "Cosine of questions with their gold and with others",
         tuple(panels),
-        columns=3,
+        columns=4,
         narrowest=230,
         widest=340,
         legend=_legend(portrait.pool),

@@ -69,6 +69,7 @@ def map_data(portrait: Portrait, languages: Mapping[str, str]) -> dict[str, Any]
     return {
         "encoders": list(portrait.encoders),
         "pool": portrait.pool,
+        "own": next((t.language for t in portrait.texts if not t.is_question), ""),
         "titles": [titles[number] for number in range(len(titles))],
         "languages": dict(languages),
         "points": points,
@@ -143,7 +144,7 @@ def _tile(number: int, document: int, place: np.ndarray, *, plain: bool) -> Mark
             "rect", x=x - 4, y=y - 4, width=8, height=8, class_="tile cm spot", data_i=str(number)
         )
     tile = tag("rect", x=x - 8, y=y - 8, width=16, height=16, rx=3.5, class_=f"tile c{document}")
-    letter = label(x, y + 3.6, document_letter(document), "letter")
+    letter = label(x, y + 3.6, document_letter(document), f"letter on{document}")
     return tag("g", tile, letter, data_i=str(number))
 
 

@@ -47,6 +47,7 @@ def page(title: str, header: Markup, sections: Sequence[Markup], footer: Markup)
 
 
 _AWAY = "position:absolute"
+_GAP = 18
 
 
 def _read(name: str) -> str:
@@ -60,9 +61,12 @@ def section(id_: str, title: str, *parts: str) -> Markup:
 
 def figure_panels(figure: Figure, legend: Markup | None = None) -> Markup:
     """Return a figure's panels in as many columns as there is room for, and its legend."""
+    columns = min(figure.columns, len(figure.panels))
+    # As many columns as fit, but no more than a file has.
+    least = f"max({figure.narrowest}px,(100% - {_GAP * (columns - 1)}px)/{columns})"
     style = (
-        f"grid-template-columns:repeat(auto-fit,minmax(min(100%,{figure.narrowest}px),1fr));"
-        f"max-width:{figure.widest * min(3, len(figure.panels)) + 40}px"
+        f"grid-template-columns:repeat(auto-fit,minmax(min(100%,{least}),1fr));"
+        f"--columns:{min(columns, 3)};max-width:{figure.widest * columns + _GAP * (columns - 1)}px"
     )
     if legend is None and figure.legend is not None:
         drawn = figure.legend

@@ -54,6 +54,8 @@
     text.dir = "auto";
     const lines = [text];
     if (point.r) {
+      const meant = data.points.find((other) => other.p === point.p && other.l === data.own);
+      if (meant && meant !== point) lines.push(line("meant", meant.t));
       const ranks = data.encoders.map((encoder, n) => `${encoder} ${point.r[n]}`).join(", ");
       lines.push(line("quiet", `question in ${name(point.l)} about “${data.titles[point.d]}”`));
       lines.push(line("quiet", `rank of its gold ${data.pool}: ${ranks}`));

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from clrelkt.evaluation import METRICS, Comparison, Difference, MetricName, Results, compare
-from clrelkt.evaluation.errors import Cause
+from clrelkt.evaluation.errors import EXCERPT, Cause
 from clrelkt.evaluation.language_bias import NEAREST
 from clrelkt.evaluation.seeds import SeedSummary, aggregate
 from clrelkt.reports.figures import (
@@ -266,7 +266,9 @@ def _shape(number: int, class_: str = "") -> Markup:
 
 def _letter(number: int) -> Markup:
     tile = tag("rect", x=1, y=1, width=16, height=16, rx=3.5, class_=f"tile c{number}")
-    return _icon(tile, tag("text", document_letter(number), x=9, y=12.6, class_="letter"))
+    return _icon(
+        tile, tag("text", document_letter(number), x=9, y=12.6, class_=f"letter on{number}")
+    )
 
 
 def _results_section(run: FinishedRun) -> Markup:
@@ -377,23 +379,28 @@ def _worst_item(worst: WorstAnswer, pool: str) -> Markup:
     return tag(
         "li",
         tag("p", answer.question, class_="asked", lang=answer.language, dir="auto"),
+        *([tag("p", worst.meant, class_="meant", dir="auto")] if worst.meant else []),
         tag("p", "; ".join(facts), class_="facts"),
         tag(
             "div",
             tag(
                 "div",
                 tag("h4", f"found instead: {answer.hit_id} (cosine {answer.hit_score:.3f})"),
-                tag("p", answer.hit_text, dir="auto"),
+                tag("p", _excerpt(answer.hit_text), dir="auto"),
             ),
             tag(
                 "div",
                 tag("h4", f"gold: {answer.gold_id} (cosine {answer.gold_score:.3f})"),
-                tag("p", answer.gold_text, dir="auto"),
+                tag("p", _excerpt(answer.gold_text), dir="auto"),
                 *([tag("p", f"answer: {given}", class_="quiet", dir="auto")] if given else []),
             ),
             class_="two",
         ),
     )
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) < EXCERPT else f"{text.rstrip()}…"
 
 
 def _run_section(run: FinishedRun) -> Markup:
