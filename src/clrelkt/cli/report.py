@@ -21,14 +21,19 @@ __all__ = ["report"]
 def report(run: Path, figures: Path | None, opened: bool) -> None:
     """Make report.html of RUN, the folder of a complete run, and the cards of its encoders.
 
-    Everything is taken from the run's files: no corpus and no encoder is needed.
+    Everything is taken from the run's files: no corpus and no encoder is needed. Of the folder of a
+    reproduction the same is done for every seed.
     """
     from clrelkt.reports.finish import finish_run, write_run_figures
+    from clrelkt.reports.run_folder import run_folders
 
-    page = finish_run(run)
-    click.echo(f"report: {page}")
-    if figures is not None:
-        for path in write_run_figures(run, figures):
-            click.echo(f"figure: {path}")
-    if opened:
-        click.launch(str(page.resolve()))
+    folders = run_folders(run)
+    for folder in folders:
+        page = finish_run(folder)
+        click.echo(f"report: {page}")
+        if figures is not None:
+            target = figures / folder.name if len(folders) > 1 else figures
+            for path in write_run_figures(folder, target):
+                click.echo(f"figure: {path}")
+        if opened:
+            click.launch(str(page.resolve()))

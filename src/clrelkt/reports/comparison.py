@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from clrelkt.errors import DataError, TrainingError, UnknownNameError
+from clrelkt.errors import DataError, UnknownNameError
 from clrelkt.evaluation import Comparison, MetricName, Results, SeedSummary, aggregate
 from clrelkt.evaluation.resampling import per_question
 from clrelkt.evaluation.significance import QuestionValues, compare_values
-from clrelkt.reports.run_folder import FinishedRun, read_finished_run
+from clrelkt.reports.run_folder import FinishedRun, read_finished_run, run_folders
 
 __all__ = ["ComparedRun", "RunComparison", "compare_runs"]
 
@@ -152,13 +152,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(label: str, folder: Path, stage: str | None) -> ComparedRun:
-    seeds = sorted(
-        (path for path in folder.glob("seed-*") if (path / "run.json").exists()),
-        key=lambda path: (len(path.name), path.name),
-    )
-    if seeds and (folder / "run.json").exists():
-        raise TrainingError(f"{folder} is a run, and holds others too: name one of them")
-    runs = tuple(read_finished_run(path) for path in seeds or [folder])
+    runs = tuple(read_finished_run(path) for path in run_folders(folder))
     results = tuple(_chosen(run, stage) for run in runs)
     return ComparedRun(label=label, runs=runs, results=results, summary=aggregate(results))
 

@@ -14,7 +14,7 @@ from clrelkt.training.portrait import Portrait, portrayed_encoders, read_portrai
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, recipe_from_json
 from clrelkt.training.run import Measured, read_run, read_run_results
 
-__all__ = ["FinishedRun", "read_finished_run"]
+__all__ = ["FinishedRun", "read_finished_run", "run_folders"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,18 @@ class FinishedRun:
         own = next(iter(self.results.values()))
         same = (own.pool, own.document_score) == (printed.pool, printed.document_score)
         return printed if same else None
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the folders of the seeds of a reproduction, in order, or ``folder`` itself.
+
+    Raises:
+        TrainingError: it is a run and holds others too.
+    """
+    seeds = [path for path in folder.glob("seed-*") if (path / "run.json").exists()]
+    if seeds and (folder / "run.json").exists():
+        raise TrainingError(f"{folder} is a run, and holds others too: name one of them")
+    return sorted(seeds, key=lambda path: (len(path.name), path.name)) or [folder]
 
 
 def read_finished_run(folder: Path) -> FinishedRun:

@@ -2,7 +2,7 @@
 
 - ``run.json``: recipe, seed, corpus and who translated its questions, encoder and, where it is a
   folder, what that says of it, versions, hardware;
-- ``log.jsonl``: one line an evaluation on dev;
+- ``log.jsonl``: one line an evaluation on dev, with the losses since the one before;
 - ``encoders/STAGE``: the encoder that each stage kept;
 - ``portrait.json`` and ``portrait.safetensors``: what pictures of the run are made of, such as
   the vectors of some texts before and after;
