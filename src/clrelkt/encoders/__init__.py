@@ -78,7 +78,9 @@ def load_encoder(
             f"no encoder {name!r}: it is neither a folder nor one of "
             f"{', '.join((*PUBLISHED, *installed_encoders()))}"
         )
-    fetched = fetch_from_hub(name, None if options is None else options.revision)
+    fetched = fetch_from_hub(name, options)
+    if _kind(fetched) == "muse":
+        return load_muse(fetched).renamed(name)
     return load_transformer(fetched, options, name=name)
 
 

@@ -50,6 +50,8 @@ _TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+_NOT_FROM_HUB = ("onnx/*", "openvino/*", "*training_args*")
 _PASSAGE_PROMPTS = ("document", "passage", "corpus")
 _QUESTION_PROMPTS = ("query", "question")
 _NO_LIMIT = 10**6
@@ -83,8 +85,11 @@ def is_hub_name(name: str) -> bool:
     return bool(_HUB_NAME.fullmatch(name))
 
 
-def fetch_from_hub(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a model on the hub, fetching it where it is not here yet.
+def fetch_from_hub(name: str, options: TransformerOptions | None = None) -> Path:
+    """Return the folder of a model on the hub, fetching what is not here yet.
+
+    Pickled weights (.bin) are fetched only where there are no others, and Python files only where
+    ``options`` trust them.
 
     Raises:
         UnknownNameError: it cannot be fetched.
@@ -94,26 +99,29 @@ def fetch_from_hub(name: str, revision: str | None = None) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise MissingExtraError("huggingface_hub", "transformers") from error
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.py", "*.jinja"]
-    unwanted = ["onnx/*", "openvino/*", "*.onnx", "*.msgpack", "*.h5", "*.ot", "*training_args*"]
+    options = options or TransformerOptions()
+    wanted = [*_HUB_FILES, *(["*.py"] if options.trust_remote_code else [])]
+
+    def fetched(*more: str) -> Path:
+        found = huggingface_hub.snapshot_download(
+            name,
+            revision=options.revision,
+            allow_patterns=[*wanted, *more],
+            ignore_patterns=list(_NOT_FROM_HUB),
+        )
+        return Path(found)
+
     try:
         with quiet_transformers():
-            try:
-                found = huggingface_hub.snapshot_download(
-                    name, revision=revision, local_files_only=True, allow_patterns=wanted
-                )
-            except huggingface_hub.errors.LocalEntryNotFoundError:
-                found = huggingface_hub.snapshot_download(
-                    name, revision=revision, allow_patterns=wanted, ignore_patterns=unwanted
-                )
+            folder = fetched()
+            return folder if any(folder.rglob("*.safetensors")) else fetched("*.bin")
     except Exception as error:  # The network fails in many ways, each with an error of its own.
-        reason = " ".join(str(error).split())
+        said = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise UnknownNameError(
             f"no encoder {name!r}: it is no folder here, and the model hub did not give it out "
-            f"({type(error).__name__}: {reason[:200]}). Check the name and the connection, or name "
-            "a folder that holds the model"
+            f"({type(error).__name__}: {said.strip()[:200]}). Check the name and the connection, "
+            "or name a folder that holds the model"
         ) from error
-    return Path(found)
 
 
 def load_transformer(
