@@ -5,13 +5,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-tensorflow lint bench clean
 
 demo: .venv/.core
 	$(BIN)/clrelkt demo -o runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: .venv/.dev lint
 	$(BIN)/python -m pytest -q --durations=10
+
+test-tensorflow: .venv-tensorflow/.installed
+	.venv-tensorflow/bin/python -m pytest -q -m tensorflow
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests bench
@@ -33,5 +36,11 @@ bench: .venv/.dev
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@ .venv/.core
 
+.venv-tensorflow/.installed: $(SETTINGS)
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/pip install --quiet -c constraints.txt -e '.[tensorflow]' \
+		tensorflow-text hypothesis pytest pytest-timeout
+	touch $@
+
 clean:
-	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-tensorflow build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

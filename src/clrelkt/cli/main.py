@@ -46,6 +46,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "search": ("clrelkt.cli.search:search", "Ask an index a question in any language."),
         "compare": ("clrelkt.cli.compare:compare", "Put runs side by side."),
         "export": ("clrelkt.cli.export:export", "Write an encoder in a form that others open."),
+        "convert-muse": (
+            "clrelkt.cli.convert_muse:convert_muse",
+            "Read Google's original mUSE from TensorFlow.",
+        ),
         "push": ("clrelkt.cli.hub:push", "Upload an encoder to a model hub."),
         "pull": ("clrelkt.cli.hub:pull", "Download an encoder from a model hub."),
         "results": ("clrelkt.cli.results:results", "Show records of earlier measurements."),

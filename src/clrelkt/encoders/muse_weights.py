@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,18 @@ import torch
 from clrelkt.encoders.muse_forward import BRANCHES
 from clrelkt.errors import EncoderError, MissingExtraError
 
-__all__ = ["MuseWeights", "read_npz", "read_onnx", "weights_digest"]
+__all__ = [
+    "MuseWeights",
+    "ReadVariable",
+    "joined_table",
+    "read_npz",
+    "read_onnx",
+    "tensors_of_variables",
+    "weights_digest",
+]
+
+ReadVariable = Callable[[str], np.ndarray]
+"""From a variable's name to its values."""
 
 _CHUNKS = 17
 _ONNX_PREFIX = "StatefulPartitionedCall/EncoderDNN"
@@ -153,9 +164,10 @@ def read_onnx(path: Path, *, label: str) -> MuseWeights:
         chunks = [
             dequantised(_TABLE_INPUT.format(_FIRST_TABLE_INPUT + chunk)) for chunk in range(_CHUNKS)
         ]
-        tensors = _named(
-            np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[-1]),
-            _onnx_arrays(plain, dequantised),
+        tensors = tensors_of_variables(
+            joined_table(chunks),
+            lambda name: plain(f"{_ONNX_PREFIX}/{name}:0"),
+            lambda name: dequantised(f"{_ONNX_PREFIX}/{name}:0"),
         )
         pieces = _sentencepiece_model(model)
     except KeyError as error:
@@ -163,29 +175,41 @@ def read_onnx(path: Path, *, label: str) -> MuseWeights:
     return MuseWeights(tensors, pieces, label)
 
 
-def _onnx_arrays(plain: Any, dequantised: Any) -> dict[str, np.ndarray]:
-    layers = f"{_ONNX_PREFIX}/CNN_layers"
-    hidden = f"{_ONNX_PREFIX}/DNN/ResidualHidden"
+def tensors_of_variables(
+    table: np.ndarray, plain: ReadVariable, matrix: ReadVariable
+) -> dict[str, torch.Tensor]:
+    """Return tensors under the names of ``MuseNetwork``'s parameters.
+
+    ``table`` is the embedding table, shape (rows, width). ``plain`` and ``matrix`` read a variable
+    by its name in Google's model, without the leading ``EncoderDNN/``; what they raise for a
+    missing one goes through.
+    """
+    layers, hidden = "CNN_layers", "DNN/ResidualHidden"
     arrays = {
-        "ln_g": plain(f"{layers}/LayerNorm/gamma:0"),
-        "ln_b": plain(f"{layers}/LayerNorm/beta:0"),
-        "cnn_W": dequantised(f"{layers}/dense/kernel:0"),
-        "cnn_b": plain(f"{layers}/dense/bias:0"),
-        "p1": dequantised(f"{hidden}_1/AdjustDepth/projection/kernel:0"),
-        "p3": dequantised(f"{hidden}_3/AdjustDepth/projection/kernel:0"),
+        "ln_g": plain(f"{layers}/LayerNorm/gamma"),
+        "ln_b": plain(f"{layers}/LayerNorm/beta"),
+        "cnn_W": matrix(f"{layers}/dense/kernel"),
+        "cnn_b": plain(f"{layers}/dense/bias"),
+        "p1": matrix(f"{hidden}_1/AdjustDepth/projection/kernel"),
+        "p3": matrix(f"{hidden}_3/AdjustDepth/projection/kernel"),
     }
-    arrays |= {f"d{index}": dequantised(f"{hidden}_{index}/dense/kernel:0") for index in range(4)}
+    arrays |= {f"d{index}": matrix(f"{hidden}_{index}/dense/kernel") for index in range(4)}
     for size, _ in BRANCHES:
         branch = f"{layers}/ngram_order_{size}"
-        arrays[f"proj{size}"] = dequantised(f"{branch}/input_size_projection/dense/kernel:0")
-        arrays[f"proj_b{size}"] = plain(f"{branch}/input_size_projection/dense/bias:0")
-        arrays[f"ln_g{size}"] = plain(f"{branch}/LayerNorm/gamma:0")
-        arrays[f"ln_b{size}"] = plain(f"{branch}/LayerNorm/beta:0")
+        arrays[f"proj{size}"] = matrix(f"{branch}/input_size_projection/dense/kernel")
+        arrays[f"proj_b{size}"] = plain(f"{branch}/input_size_projection/dense/bias")
+        arrays[f"ln_g{size}"] = plain(f"{branch}/LayerNorm/gamma")
+        arrays[f"ln_b{size}"] = plain(f"{branch}/LayerNorm/beta")
         for layer, suffix in ((1, ""), (2, "_1")):
             convolution = f"{branch}/Ngram-{size}-Conv{suffix}"
-            arrays[f"w{layer}_{size}"] = dequantised(f"{convolution}/weights:0")
-            arrays[f"b{layer}_{size}"] = plain(f"{convolution}/bias:0").reshape(-1)
-    return arrays
+            arrays[f"w{layer}_{size}"] = matrix(f"{convolution}/weights")
+            arrays[f"b{layer}_{size}"] = plain(f"{convolution}/bias").reshape(-1)
+    return _named(table, arrays)
+
+
+def joined_table(chunks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the embedding table; row ``id`` is row ``id // n`` of chunk ``id % n`` of the n."""
+    return np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[-1])
 
 
 def _sentencepiece_model(model: Any) -> bytes:
