@@ -68,6 +68,7 @@ def _choices(method: Contrastive) -> dict[str, Contrastive]:
         "score = best-passage": replace(method, score="best-passage"),
         "directions = both": replace(method, directions="both"),
         "false_negatives = 0.95": replace(method, false_negatives=0.95),
+        "closeness = 5": replace(method, closeness=5.0),
     }
     return {name: other for name, other in choices.items() if other != method}
 

@@ -156,14 +156,25 @@ class AnsweredQuestions:
 
     Their negatives are the batch's other passages of ``source`` and all passages of the corpus
     that the stage trains on. ``share`` is their number for every question of a batch.
+
+    Each question is there once more in ``switched`` languages, drawn among those of the stage and
+    its ``pairs``: of its words that the pairs translate the share ``switched_words`` is then in
+    that language.
     """
 
     source: str
     weight: float
     share: float = 0.25
+    switched: int = 0
+    switched_words: float = 0.7
 
     def __post_init__(self) -> None:
         _check_weights(weight=self.weight, share=self.share)
+        if self.switched < 0 or not 0 < self.switched_words <= 1:
+            raise SettingsError(
+                f"switched {self.switched}, switched_words {self.switched_words}: at least 0, and "
+                "above 0 up to 1 expected"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
 
 from clrelkt.corpora import Corpus
 from clrelkt.corpora.answer_pairs import AnswerPairs, read_answer_pairs
@@ -13,11 +15,14 @@ from clrelkt.corpora.model import Passage
 from clrelkt.corpora.pairs import SentencePairs, find_pairs, hold_out
 from clrelkt.errors import DataError
 from clrelkt.text import split_sentences
-from clrelkt.training.recipe import Contrastive, Method, ParallelPairs
+from clrelkt.text.lexicon import Lexicon, learn_lexicon, switch_words
+from clrelkt.training.recipe import AnsweredQuestions, Contrastive, Method, ParallelPairs
 
 __all__ = ["Supplies", "load_supplies"]
 
 _SHORTEST_SENTENCE = 16
+_LEXICON_KINDS = ("sentences", "dict")
+_LEXICON_PAIRS = 200_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def load_supplies(method: Method, corpus: Corpus, languages: Sequence[str]) -> S
         translated=MappingProxyType(translated),
         sentences=tuple(_sentences(translated)) if method.sentences else (),
         pairs=tuple(map(_read_pairs, method.pairs or ())),
-        answered=tuple(read_answer_pairs(given.source) for given in method.answered or ()),
+        answered=tuple(_answered(method, languages)),
     )
 
 
@@ -102,6 +107,45 @@ def _sentences(translated: Mapping[str, Sequence[str]]) -> Iterable[tuple[str, i
             for sentence in split_sentences(text, language):
                 if len(sentence) >= _SHORTEST_SENTENCE:
                     yield sentence, number
+
+
+def _answered(method: Contrastive, languages: Sequence[str]) -> Iterator[AnswerPairs]:
+    lexicons: list[Lexicon] = []
+    for given in method.answered or ():
+        read = read_answer_pairs(given.source)
+        if given.switched and not lexicons:
+            lexicons = _lexicons(method.pairs or (), languages)
+        yield _switched(read, lexicons, given) if given.switched else read
+
+
+def _lexicons(wanted: Sequence[ParallelPairs], languages: Sequence[str]) -> list[Lexicon]:
+    found = [
+        learn_lexicon(pairs.english, pairs.other, pairs.language)
+        for given in wanted
+        for pairs in _read_pairs(replace(given, kinds=_LEXICON_KINDS, limit=_LEXICON_PAIRS))
+        if pairs.language in languages
+    ]
+    if not found:
+        raise DataError(
+            "answered questions can be switched into languages of the stage that have pairs, and "
+            "there is none. Set switched to 0, or add pairs"
+        )
+    return found
+
+
+def _switched(
+    pairs: AnswerPairs, lexicons: Sequence[Lexicon], given: AnsweredQuestions
+) -> AnswerPairs:
+    rng = np.random.default_rng(0)  # The supplies belong to the recipe, not to a seed.
+    questions, passages = list(pairs.questions), list(pairs.passages)
+    for question, passage in zip(pairs.questions, pairs.passages, strict=True):
+        count = min(given.switched, len(lexicons))
+        for number in rng.choice(len(lexicons), count, replace=False):
+            mixed = switch_words(question, lexicons[number], given.switched_words, rng)
+            if mixed != question:
+                questions.append(mixed)
+                passages.append(passage)
+    return AnswerPairs(tuple(questions), tuple(passages))
 
 
 def _read_pairs(wanted: ParallelPairs) -> tuple[SentencePairs, ...]:
