@@ -360,33 +360,6 @@ def test_page_files_are_cached_by_their_content(served: Served) -> None:
     assert (first.status, again.status, again.body) == (200, 304, b"")
 
 
-@pytest.fixture(scope="module")
-def toy_reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """A reader that has learnt nothing: its answers are spans, good or not."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerFast
-
-    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({m: n for n, m in enumerate(marks)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=128,
-    )  # fmt: skip
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]", model_max_length=128,
-    )  # fmt: skip
-    return Reader("toy", fast, BertForQuestionAnswering(config).eval())
-
-
 def test_a_reader_finds_answers_in_the_first_hits(index: Index, toy_reader: Reader) -> None:
     with running(index, ServerSettings(read_hits=2), toy_reader) as served:
         assert served.get("/healthz").json["reader"] == "toy"
