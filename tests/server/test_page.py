@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from tests.server.conftest import DOCUMENTS, HOSTILE, Served, running
+from tests.server.hostile import SCRIPTS
 
 from clrelkt.reader import Reader
 from clrelkt.search import Index
@@ -280,15 +281,13 @@ def test_a_mark_is_where_the_sentence_is_behind_an_emoji(page: Page, index: Inde
         assert page.run(script, text) == hit.text[found.start : found.stop]
 
 
-@pytest.mark.parametrize(
-    "question",
-    ["<script>window.wasRun=1</script>", '"><img src=x onerror=window.wasRun=1>', "{{7*7}}", "%00"],
-)
-def test_scripts_in_questions_are_text(page: Page, question: str) -> None:
-    page.open(q=question)
-    assert page.find("#question")[0].get_property("value") == question
-    assert page.run("return window.wasRun") is None
-    assert page.run("return document.images.length + document.scripts.length") == 2
+def test_scripts_in_questions_are_text(page: Page) -> None:
+    run = "<img src=x onerror=window.wasRun=1><script>window.wasRun=1</script>"
+    for question in (run, f'">{run}', "%00", *SCRIPTS):
+        page.open(q=question)
+        assert page.find("#question")[0].get_property("value") == question
+        assert page.run("return window.wasRun") is None
+        assert page.run("return document.images.length + document.scripts.length") == 2
     page.check_calm()
 
 
