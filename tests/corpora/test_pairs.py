@@ -235,3 +235,19 @@ def test_thinned_pairs_depend_on_their_texts_alone_and_are_read_back(tmp_path: P
     again = find_pairs([tmp_path], ["el"])["el"]
     found = zip(again.english, again.other, again.kinds, strict=True)
     assert set(found) == set(zip(thinned.english, thinned.other, thinned.kinds, strict=True))
+
+
+def test_files_of_later_kinds_are_not_read(tmp_path: Path) -> None:
+    for kind, line in (("sentences", "one\teins\n"), ("docs", "one\teins\ntwo\tzwei\n")):
+        (tmp_path / f"{kind}.de.tsv").write_text(line, encoding="utf-8")
+    (tmp_path / "dict.de.tsv").write_text("broken\n", encoding="utf-8")
+    found = {
+        kind: find_pairs([tmp_path], ["de"], kinds=(kind,))["de"] for kind in ("sentences", "docs")
+    }
+    assert found["sentences"].other == ("eins",)
+    assert dict(zip(found["docs"].other, found["docs"].kinds, strict=True)) == {
+        "eins": "sentences",
+        "zwei": "docs",
+    }
+    with pytest.raises(CorpusError):
+        find_pairs([tmp_path], ["de"])

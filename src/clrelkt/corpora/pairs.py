@@ -102,6 +102,11 @@ class _PairFile:
             name = self.paths[0].stem
         return _LANGUAGE.sub("", _TSV.sub("", name))
 
+    @property
+    def kind(self) -> int:
+        """The place of its kind in ``KINDS``; a file called otherwise holds sentences."""
+        return KINDS.index(self.stem) if self.stem in KINDS else 0
+
 
 def read_pairs(path: Path, language: str | None = None) -> SentencePairs:
     """Read a TSV file, a pair of Moses files (either of them, or what their names share).
@@ -123,11 +128,14 @@ def read_pairs(path: Path, language: str | None = None) -> SentencePairs:
     return _read([file], code)
 
 
-def find_pairs(paths: Sequence[Path], languages: Sequence[str]) -> dict[str, SentencePairs]:
+def find_pairs(
+    paths: Sequence[Path], languages: Sequence[str], kinds: Sequence[str] = KINDS
+) -> dict[str, SentencePairs]:
     """Read the pairs of each language from files and folders, several files merged.
 
     A folder is searched for ``LANG/*.tsv``, ``*.tsv`` (both also ``.gz``) and Moses files. The
-    path ``parallel`` also stands for the folder of that name among the data folders.
+    path ``parallel`` also stands for the folder of that name among the data folders. Pairs of other
+    kinds than ``kinds`` may be left out: files that hold nothing else are not read.
 
     Raises:
         CorpusError: a file has faults; all of them are in it.
@@ -136,9 +144,11 @@ def find_pairs(paths: Sequence[Path], languages: Sequence[str]) -> dict[str, Sen
     for code in languages:
         _check_code(code, None)
     files = _files(paths)
+    # A pair that stands in files of several kinds is of the first of them.
+    last = max((KINDS.index(kind) for kind in kinds), default=0)
     found: dict[str, SentencePairs] = {}
     for code in dict.fromkeys(languages):
-        own = [file for file in files if file.language == code]
+        own = [file for file in files if file.language == code and file.kind <= last]
         if len(languages) == 1:
             own += [file for file in files if file.language is None]
         if not own:
@@ -358,7 +368,7 @@ def _read(files: Iterable[_PairFile], language: str) -> SentencePairs:
     log = FaultLog()
     origins: dict[tuple[str, str], tuple[int, str]] = {}
     for file in files:
-        kind = KINDS.index(file.stem) if file.stem in KINDS else 0
+        kind = file.kind
         for english, other, source in _records(file, log):
             key, origin = (english, other), (kind, source)
             # Of a pair that stands twice one origin is kept, whichever file came first.

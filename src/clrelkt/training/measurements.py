@@ -72,7 +72,7 @@ def _translations(
     measurement: Measurement, encoders: Mapping[str, Encoder], recipe: Recipe, corpus: Corpus
 ) -> dict[str, dict[str, float]]:
     languages = measurement.languages or _foreign(recipe, corpus)
-    found = find_pairs([Path(measurement.source)], languages)
+    found = find_pairs([Path(measurement.source)], languages, kinds=("sentences",))
     held = [hold_out(pairs, measurement.held_out)[1] for pairs in found.values()]
     values: dict[str, dict[str, float]] = {}
     for name, encoder in encoders.items():

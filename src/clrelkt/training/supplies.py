@@ -21,6 +21,7 @@ from clrelkt.training.recipe import AnsweredQuestions, Contrastive, Method, Para
 __all__ = ["Supplies", "load_supplies"]
 
 _SHORTEST_SENTENCE = 16
+_HELD_OUT_KINDS = ("sentences",)
 _LEXICON_KINDS = ("sentences", "dict")
 _LEXICON_PAIRS = 200_000
 
@@ -149,12 +150,16 @@ def _switched(
 
 
 def _read_pairs(wanted: ParallelPairs) -> tuple[SentencePairs, ...]:
-    found = find_pairs([Path(wanted.source)], wanted.languages)
+    found = find_pairs([Path(wanted.source)], wanted.languages, wanted.kinds)
     return tuple(_taken(pairs, wanted) for pairs in found.values())
 
 
 def _taken(pairs: SentencePairs, wanted: ParallelPairs) -> SentencePairs:
-    rest = hold_out(pairs, wanted.held_out)[0] if wanted.held_out else pairs
+    asked = [
+        number for number, kind in enumerate(pairs.kinds) if kind in _HELD_OUT_KINDS + wanted.kinds
+    ]
+    own = pairs.select(asked)
+    rest = hold_out(own, wanted.held_out, kinds=_HELD_OUT_KINDS)[0] if wanted.held_out else own
     numbers = [number for number, kind in enumerate(rest.kinds) if kind in wanted.kinds]
     if not numbers:
         raise DataError(
