@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from clrelkt.encoders.ragged import token_budget_slices
+from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 from clrelkt.errors import EncoderError
 
 __all__ = ["TokenBudget"]
@@ -60,3 +60,25 @@ class TokenBudget:
                 f"{self._advice}"
             )
             self._say = None
+
+    def encode(
+        self, batch: RaggedBatch, encode: Callable[[RaggedBatch], torch.Tensor]
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield runs of texts within the budget and what ``encode`` makes of each.
+
+        ``batch`` lies on a CPU. Where ``encode`` runs out of memory the budget is halved.
+        """
+        lengths = batch.lengths.tolist()
+        done = 0
+        while done < len(lengths):
+            runs = [slice(done + run.start, done + run.stop) for run in self.cut(lengths[done:])]
+            try:
+                for run, part in zip(runs, batch.cut(runs), strict=True):
+                    found = encode(part)
+                    yield run, found
+                    done = run.stop
+            except torch.OutOfMemoryError:
+                pass
+            else:
+                return
+            self.halve(lengths[done:])

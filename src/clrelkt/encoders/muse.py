@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse_forward import (
     BRANCH_WIDTH,
     BRANCHES,
@@ -23,7 +25,8 @@ from clrelkt.encoders.muse_forward import (
 from clrelkt.encoders.muse_weights import MuseWeights
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
-from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
+from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError
 
@@ -196,7 +199,7 @@ class MuseEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch:
         """Turn texts into token ids; mUSE treats questions and passages alike."""
-        return RaggedBatch.from_lists(self.tokenizer(texts))
+        return RaggedBatch.from_arrays(self.tokenizer.arrays(texts))
 
     def forward(self, batch: RaggedBatch) -> torch.Tensor:
         """Return unit vectors, shape (texts, 512), with gradients."""
@@ -207,14 +210,22 @@ class MuseEncoder(nn.Module):
     def encode(
         self, texts: Sequence[str], kind: TextKind = "passage", *, progress: bool = False
     ) -> np.ndarray:
-        """Return unit vectors, shape (texts, 512), float32, without gradients."""
+        """Return unit vectors, shape (texts, 512), float32, without gradients.
+
+        Texts are tokenised block by block while the network works on the block before.
+        """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        batch = self.tokenize(texts, kind)
-        budget = _CPU_BATCH_TOKENS if self.device.type == "cpu" else _GPU_BATCH_TOKENS
-        runs = list(token_budget_slices(batch.lengths.tolist(), budget))
-        for run in _with_progress(runs, len(texts), progress):
-            chosen = batch.select(torch.arange(run.start, run.stop)).to(self.device)
-            vectors[run] = self.network(chosen).float().cpu().numpy()
+        on_cpu = self.device.type == "cpu"
+        budget = TokenBudget(_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
+        with _progress(len(texts), progress) as advance, Arrivals(vectors) as arrivals:
+            for start, batch in tokenized_ahead(self, texts, kind):
+                for run, found in budget.encode(batch, self._encode_part):
+                    arrivals.expect(slice(start + run.start, start + run.stop), found)
+                advance(len(batch))
+        return vectors
+
+    def _encode_part(self, part: RaggedBatch) -> torch.Tensor:
+        vectors: torch.Tensor = self.network(part.to(self.device))
         return vectors
 
     def compact(self, token_ids: torch.Tensor) -> Self:
@@ -356,13 +367,12 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
         raise EncoderError(f"not mUSE's tensors: of several kinds ({', '.join(sorted(dtypes))})")
 
 
-def _with_progress(runs: list[slice], texts: int, shown: bool) -> Iterator[slice]:
+@contextlib.contextmanager
+def _progress(texts: int, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown:
-        yield from runs
+        yield lambda done: None
         return
     from clrelkt.progress import progress_bar
 
     with progress_bar("encoding", total=texts, unit="texts") as advance:
-        for run in runs:
-            yield run
-            advance(run.stop - run.start)
+        yield advance

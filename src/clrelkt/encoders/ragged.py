@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 __all__ = ["RaggedBatch", "to_device", "token_budget_slices"]
@@ -33,6 +34,13 @@ class RaggedBatch:
             torch.tensor([len(text) for text in ids], dtype=torch.int64),
         )
 
+    @classmethod
+    def from_arrays(cls, ids: Sequence[np.ndarray]) -> RaggedBatch:
+        """Build a batch from one array of token ids a text, of any integers."""
+        flat = np.concatenate(ids) if len(ids) else np.empty(0, dtype=np.int64)
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        return cls(torch.from_numpy(flat.astype(np.int64)), torch.from_numpy(lengths))
+
     def __len__(self) -> int:
         return self.lengths.shape[0]
 
@@ -57,6 +65,13 @@ class RaggedBatch:
         return RaggedBatch(
             to_device(self.token_ids, device), to_device(self.lengths, device), self.host_lengths
         )
+
+    def cut(self, runs: Iterable[slice]) -> Iterator[RaggedBatch]:
+        """Yield runs of texts, which share the memory of this batch; the batch lies on a CPU."""
+        ends = [0, *self.lengths.cumsum(0).tolist()]
+        for run in runs:
+            tokens = slice(ends[run.start], ends[run.stop])
+            yield RaggedBatch(self.token_ids[tokens], self.lengths[run])
 
     def select(self, texts: torch.Tensor) -> RaggedBatch:
         """Return the texts with the given indices, shape (chosen,), in that order."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -14,6 +16,13 @@ from clrelkt.encoders.pieces import NewPieces
 from clrelkt.errors import EncoderError
 
 __all__ = ["SentencePieceTokenizer", "refuse_lone_surrogates"]
+
+# Where SentencePiece gives arrays there is no need to make a list of Python's integers first.
+_ARRAYS: dict[str, Any] = (
+    {"return_type": "numpy"}
+    if "return_type" in inspect.signature(sentencepiece.SentencePieceProcessor.encode).parameters
+    else {}
+)
 
 
 class SentencePieceTokenizer:
@@ -54,13 +63,22 @@ class SentencePieceTokenizer:
         Raises:
             EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
         """
+        return [row.tolist() for row in self.arrays(texts)]
+
+    def arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return one array of token ids a text, as the call does; much faster for many texts.
+
+        Raises:
+            EncoderError: as the call does.
+        """
         try:
-            ids: list[list[int]] = self._processor.encode(
-                list(texts), add_bos=True, add_eos=True, num_threads=self._threads
+            found = self._processor.encode(
+                list(texts), add_bos=True, add_eos=True, num_threads=self._threads, **_ARRAYS
             )
         except TypeError:
             refuse_lone_surrogates(texts)
             raise
+        ids = [np.asarray(row, dtype=np.int32) for row in found]
         if self._index is None:
             return ids
         return [self._restricted(text, row) for text, row in zip(texts, ids, strict=True)]
@@ -92,14 +110,13 @@ class SentencePieceTokenizer:
         """Return a tokenizer whose ids are indices into ``rows``."""
         return SentencePieceTokenizer(self.model, rows.cpu())
 
-    def _restricted(self, text: str, ids: list[int]) -> list[int]:
+    def _restricted(self, text: str, ids: np.ndarray) -> np.ndarray:
         assert self._index is not None
-        known = np.asarray(ids)
-        if known.max() >= self._index.shape[0] or (self._index[known] < 0).any():
+        if ids.max() >= self._index.shape[0] or (self._index[ids] < 0).any():
             raise EncoderError(
                 f"the text {text[:60]!r} holds a token outside the compact vocabulary of this run"
             )
-        found: list[int] = self._index[known].tolist()
+        found: np.ndarray = self._index[ids]
         return found
 
 

@@ -1,0 +1,94 @@
+"""Encoding on several devices at once."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import queue
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clrelkt.encoders.protocol import TextKind, TrainableEncoder
+from clrelkt.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MultiDeviceEncoder", "every_gpu"]
+
+_PIECE_CHARACTERS = 4_000_000
+
+
+def every_gpu() -> list[torch.device]:
+    """Return the GPUs that torch finds here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.device("cuda", number) for number in range(count)]
+
+
+class MultiDeviceEncoder:
+    """An encoder (Encoder) with a copy on each of several devices, which share its work.
+
+    Texts go out in pieces, each to the device that is free: devices of different speed are all
+    busy until the end. Vectors are those of the encoder itself, but for rounding where a piece
+    ends.
+    """
+
+    def __init__(self, encoder: TrainableEncoder, devices: Sequence[torch.device | str]) -> None:
+        """Copy ``encoder`` to ``devices``; one that is named twice gets two copies.
+
+        Raises:
+            SettingsError: no device is named.
+        """
+        if not devices:
+            raise SettingsError("no device to encode on: name at least one, such as cuda:0 or cpu")
+        self._copies = [copy.deepcopy(encoder).to(device) for device in devices]
+        self.name = encoder.name
+        self.weights = encoder.weights
+        self.dimension = encoder.dimension
+        self.languages = encoder.languages
+
+    def encode(
+        self, texts: Sequence[str], kind: TextKind = "passage", *, progress: bool = False
+    ) -> np.ndarray:
+        """Return unit vectors, shape (texts, dimension), float32, without gradients."""
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        pieces: queue.SimpleQueue[slice] = queue.SimpleQueue()
+        for piece in _pieces(texts, len(self._copies)):
+            pieces.put(piece)
+
+        def work(own: TrainableEncoder, advance: Callable[[int], None]) -> None:
+            while True:
+                try:
+                    piece = pieces.get_nowait()
+                except queue.Empty:
+                    return
+                vectors[piece] = own.encode(texts[piece], kind)
+                advance(piece.stop - piece.start)
+
+        with ExitStack() as stack:
+            advance: Callable[[int], None] = lambda done: None  # noqa: E731
+            if progress:
+                from clrelkt.progress import progress_bar
+
+                bar = progress_bar("encoding", total=len(texts), unit="texts")
+                advance = stack.enter_context(bar)
+            pool = stack.enter_context(ThreadPoolExecutor(len(self._copies)))
+            for done in [pool.submit(work, own, advance) for own in self._copies]:
+                done.result()
+        return vectors
+
+
+def _pieces(texts: Sequence[str], workers: int) -> list[slice]:
+    """Cut texts into runs of about the same number of characters, a few for each worker."""
+    sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
+    ends = sizes.cumsum()
+    total = int(ends[-1]) if len(texts) else 0
+    count = max(workers * 4, -(-total // _PIECE_CHARACTERS))
+    cuts = np.searchsorted(ends, np.arange(1, count) * total / count)
+    places = np.unique([0, *cuts.tolist(), len(texts)]).tolist()
+    return [slice(a, b) for a, b in itertools.pairwise(places)]

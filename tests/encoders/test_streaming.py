@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clrelkt.encoders import MuseEncoder, RaggedBatch, streaming
+from clrelkt.encoders.devices import MultiDeviceEncoder
+from clrelkt.encoders.memory import TokenBudget
+from clrelkt.errors import EncoderError, SettingsError
+
+TEXTS = ["the cat", "", "a dog ran after the cat", "the mat " * 9, "sat"] * 8
+
+
+def test_blocks_change_no_vector(
+    small_encoder: MuseEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        expected = small_encoder(small_encoder.tokenize(TEXTS)).numpy()
+    for characters in (1, 30, 10**6):
+        monkeypatch.setattr(streaming, "_BLOCK_CHARACTERS", characters)
+        np.testing.assert_allclose(small_encoder.encode(TEXTS), expected, atol=1e-6)
+    assert small_encoder.encode([]).shape == (0, 5)
+
+
+def test_a_text_that_cannot_be_tokenised_is_told_of(small_encoder: MuseEncoder) -> None:
+    with pytest.raises(EncoderError, match="half of a surrogate pair"):
+        small_encoder.encode([*TEXTS, "ab\ud83d"])
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_several_devices_make_the_same_vectors(small_encoder: MuseEncoder, copies: int) -> None:
+    several = MultiDeviceEncoder(small_encoder, ["cpu"] * copies)
+    np.testing.assert_allclose(several.encode(TEXTS), small_encoder.encode(TEXTS), atol=1e-6)
+    assert several.encode([]).shape == (0, 5)
+    assert (several.name, several.dimension) == (small_encoder.name, 5)
+    with pytest.raises(EncoderError, match="half of a surrogate pair"):
+        several.encode(["\ud83d"])
+
+
+def test_no_device(small_encoder: MuseEncoder) -> None:
+    with pytest.raises(SettingsError, match="name at least one"):
+        MultiDeviceEncoder(small_encoder, [])
+
+
+@given(st.lists(st.integers(1, 9), max_size=20), st.integers(1, 40), st.integers(9, 40))
+def test_a_budget_that_is_too_large_is_halved_and_every_text_comes_once(
+    lengths: list[int], budget: int, memory: int
+) -> None:
+    batch = RaggedBatch.from_lists([[place] * length for place, length in enumerate(lengths)])
+
+    def first_ids(part: RaggedBatch) -> torch.Tensor:
+        if part.tokens > memory:
+            raise torch.OutOfMemoryError
+        return part.token_ids[part.lengths.cumsum(0) - part.lengths]
+
+    found = list(TokenBudget(budget).encode(batch, first_ids))
+    assert [place for run, _ in found for place in range(run.start, run.stop)] == list(
+        range(len(lengths))
+    )
+    ids = [number for _, part in found for number in part.tolist()]
+    assert ids == list(range(len(lengths)))
