@@ -13,13 +13,14 @@ from torch.nn import functional
 from clrelkt.encoders import MuseEncoder, RaggedBatch
 from clrelkt.encoders.muse import MuseNetwork
 from clrelkt.encoders.muse_forward import TokenLayout
+from clrelkt.encoders.muse_whole import PART, RowGroups, WholeLayout
 from clrelkt.errors import EncoderError
 
 VOCABULARY = 11
 MakeTensors = Callable[..., dict[str, torch.Tensor]]
 
 WINDOWS = {2: 0, 3: 1, 5: 2}
-BLOCK_SIZES = [1, 4, 9, 2048]
+BLOCK_SIZES = [1, 4, 9, 2048, None]  # None: the whole batch at once, as on a GPU
 
 
 def plain_vector(tensors: dict[str, torch.Tensor], ids: list[int]) -> torch.Tensor:
@@ -85,22 +86,22 @@ ids_of_texts = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(texts=ids_of_texts, block_tokens=st.sampled_from(BLOCK_SIZES))
 def test_vectors_and_gradients_are_the_plain_networks(
-    make_tensors: MakeTensors, texts: list[list[int]], block_tokens: int
+    make_tensors: MakeTensors, texts: list[list[int]], block_tokens: int | None
 ) -> None:
     assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=block_tokens), texts)
 
 
 @pytest.mark.parametrize("block_tokens", BLOCK_SIZES)
-def test_one_token_repeated(make_tensors: MakeTensors, block_tokens: int) -> None:
+def test_one_token_repeated(make_tensors: MakeTensors, block_tokens: int | None) -> None:
     texts = [[3] * 30, [3], [3, 3], [3, 0, 3]]
     assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY, 1), block_tokens=block_tokens), texts)
 
 
-@pytest.mark.parametrize("block_tokens", [16, 2048])
-def test_published_weights(muse: MuseEncoder, block_tokens: int) -> None:
+@pytest.mark.parametrize("block_tokens", [16, 2048, None])
+def test_published_weights(muse: MuseEncoder, block_tokens: int | None) -> None:
     texts = ["Wo steht das?", "", "a", "Where does it say that, and where does it not?", "水水水"]
     batch = muse.tokenize(texts)
     compact = muse.compact(batch.token_ids)
@@ -126,8 +127,9 @@ def test_gradients_have_the_same_bits_every_time(muse: MuseEncoder) -> None:
         assert torch.equal(gradient, runs[1][name]), name
 
 
-def test_no_texts(make_tensors: MakeTensors) -> None:
-    network = MuseNetwork(make_tensors(VOCABULARY))
+@pytest.mark.parametrize("block_tokens", [2048, None])
+def test_no_texts(make_tensors: MakeTensors, block_tokens: int | None) -> None:
+    network = MuseNetwork(make_tensors(VOCABULARY), block_tokens=block_tokens)
     vectors = network(RaggedBatch.from_lists([]))
     assert vectors.shape == (0, 5)
     vectors.sum().backward()
@@ -186,3 +188,67 @@ def test_tensors_of_several_kinds_are_refused(make_tensors: MakeTensors) -> None
     tensors["hidden_0"] = tensors["hidden_0"].half()
     with pytest.raises(EncoderError, match=r"torch\.float16, torch\.float64"):
         MuseNetwork(tensors)
+
+
+@pytest.mark.parametrize("distinct", [1, 7, 400])
+def test_groups_of_any_size_are_summed(distinct: int) -> None:
+    generator = torch.Generator().manual_seed(distinct)
+    counts = torch.randint(0, 3 * PART, (distinct,), generator=generator)
+    counts[-1] = 0
+    members = torch.randint(0, 50, (int(counts.sum()),), generator=generator)
+    table = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    weights = torch.randn(len(members), generator=generator, dtype=torch.float64)
+    groups = RowGroups.of(members, counts)
+    for factors in (None, weights):
+        rows = table[members] if factors is None else table[members] * factors[:, None]
+        expected = torch.stack([part.sum(0) for part in rows.split(counts.tolist())])
+        torch.testing.assert_close(groups.sum(table, weights=factors), expected)
+
+
+@pytest.mark.parametrize("tokens", [3, 40])
+def test_whole_layout_of_two_texts(tokens: int) -> None:
+    """Few tokens of a large vocabulary, and many of a small one."""
+    layout = WholeLayout.of(RaggedBatch.from_lists([[7, 5], [7] * (tokens - 2)]), 10)
+    assert (layout.distinct is None) == (tokens > 10)
+    ids = torch.arange(10) if layout.distinct is None else layout.distinct
+    inside = layout.inside.squeeze(1)
+    assert ids[layout.slots[inside]].tolist() == [7, 5] + [7] * (tokens - 2)
+    assert layout.text_of_row[inside].tolist() == [0, 0] + [1] * (tokens - 2)
+    assert inside.tolist()[:8] == [False, False, True, True, False, False, True, tokens > 3]
+    assert (layout.slots[~inside] == len(ids)).all()
+
+
+def test_under_autocast_rows_are_bfloat16_and_gradients_close(muse: MuseEncoder) -> None:
+    texts = ["Wo steht das?", "a", "Where does it say that, and where does it not? " * 9, "水"]
+    batch = muse.tokenize(texts)
+    compact = muse.compact(batch.token_ids)
+    tensors = {name: value.detach() for name, value in compact.network.named_parameters()}
+    network, batch = MuseNetwork(tensors, block_tokens=None), compact.tokenize(texts)
+    found = {}
+    for low in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            vectors = network(batch)
+        (vectors.float() * torch.linspace(-1, 1, 512)).sum().backward()
+        flat = torch.cat([value.grad.flatten() for value in network.parameters()])
+        found[low] = vectors.detach().float(), flat
+    cosines = functional.cosine_similarity(found[True][0], found[False][0])
+    assert 0.999 < cosines.min() < 1 - 1e-7
+    assert functional.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.99
+
+
+def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(make_tensors: MakeTensors) -> None:
+    """As torch.compile captures it, without the compiler."""
+    from clrelkt.encoders import muse_whole
+
+    traced = muse_whole.compiled_row_functions("eager")
+    texts = [[3, 1, 2], [4] * 30, [0, 3]]
+    assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), texts)
+    muse_whole_row_functions = muse_whole._row_functions
+    try:
+        muse_whole._row_functions = lambda slots: traced
+        assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), texts)
+        longer = [*texts, [1] * 90]
+        assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), longer)
+    finally:
+        muse_whole._row_functions = muse_whole_row_functions

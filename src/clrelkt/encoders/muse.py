@@ -23,6 +23,7 @@ from clrelkt.encoders.muse_forward import (
     pool_tokens,
 )
 from clrelkt.encoders.muse_weights import MuseWeights
+from clrelkt.encoders.muse_whole import WholeLayout, pool_rows
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
@@ -47,11 +48,12 @@ class MuseNetwork(nn.Module):
 
     Embedding, three branches of two convolutions each (windows of 2, 3 and 5 tokens), LayerNorm
     and a linear layer a token, a sum over the tokens divided by the square root of their number,
-    and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time.
+    and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time;
+    with None it does as a GPU does, and works through a whole batch at once.
     """
 
     def __init__(
-        self, tensors: Mapping[str, torch.Tensor], *, block_tokens: int = CPU_BLOCK_TOKENS
+        self, tensors: Mapping[str, torch.Tensor], *, block_tokens: int | None = CPU_BLOCK_TOKENS
     ) -> None:
         """Take over a copy of the tensors.
 
@@ -88,11 +90,25 @@ class MuseNetwork(nn.Module):
 
     def forward(self, batch: RaggedBatch) -> torch.Tensor:
         """Return unit vectors, shape (texts, 512)."""
-        layout = TokenLayout.of(batch, self.block_tokens)
-        embedded = functional.embedding(layout.distinct, self.embedding)
+        pooled = self._pool(batch)
+        count = batch.lengths.to(pooled.dtype).unsqueeze(1)
+        summed = pooled * self.token_gain + count * self.token_bias
+        text = (summed @ self.token_linear + count * self.token_linear_bias) / count.sqrt()
+        return self._residual_layers(text)
+
+    def _pool(self, batch: RaggedBatch) -> torch.Tensor:
+        """Return the sum of each text's normalised tokens, shape (texts, 1280)."""
+        layout: TokenLayout | WholeLayout
+        by_blocks = self.block_tokens is not None and batch.token_ids.device.type == "cpu"
+        if batch.tokens and not by_blocks:
+            layout = WholeLayout.of(batch, self.embedding.shape[0])
+        else:
+            layout = TokenLayout.of(batch, self.block_tokens or CPU_BLOCK_TOKENS)
+        embedded: torch.Tensor = self.embedding
+        if layout.distinct is not None:
+            embedded = functional.embedding(layout.distinct, self.embedding)
         projected = self._project(embedded)
-        pooled = pool_tokens(
-            layout,
+        arguments = (
             embedded,
             projected,
             tuple(self._windows(projected, index) for index in range(len(BRANCHES))),
@@ -101,10 +117,9 @@ class MuseNetwork(nn.Module):
             self.convolution_bias_2,
             LAYER_NORM_EPSILON,
         )
-        count = batch.lengths.to(pooled.dtype).unsqueeze(1)
-        summed = pooled * self.token_gain + count * self.token_bias
-        text = (summed @ self.token_linear + count * self.token_linear_bias) / count.sqrt()
-        return self._residual_layers(text)
+        if isinstance(layout, WholeLayout):
+            return pool_rows(layout, *arguments)
+        return pool_tokens(layout, *arguments)
 
     def _kernel(self, layer: int, size: int) -> torch.Tensor:
         return self.get_parameter(f"convolution_{layer}_window_{size}")

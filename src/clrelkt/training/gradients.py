@@ -51,7 +51,9 @@ class SharedBatch:
             return self.texts
         start = sum(self.lengths[: run.start])
         tokens = slice(start, start + sum(self.lengths[run]))
-        return RaggedBatch(self.texts.token_ids[tokens], self.texts.lengths[run])
+        return RaggedBatch(
+            self.texts.token_ids[tokens], self.texts.lengths[run], self.texts.host_lengths[run]
+        )
 
 
 class BatchGradients:
