@@ -157,3 +157,38 @@ def test_a_run_that_is_not_complete_has_no_report(own_run: Path) -> None:
     (own_run / "results.json").unlink()
     with pytest.raises(TrainingError, match="not complete"):
         write_report(own_run)
+
+
+def test_further_measurements_fold_single_languages_away(own_run: Path) -> None:
+    path = own_run / "results.json"
+    record = json.loads(path.read_text("utf-8"))
+    numbers = {"map": 0.25, "map/de": 0.75}
+    record["measured"] = {"LAReQA": {"zero-shot": numbers, "student": numbers}}
+    path.write_text(json.dumps(record), "utf-8")
+    html = write_report(own_run).read_text("utf-8")
+    shown = html[html.index("LAReQA") :]
+    plain, _, folded = shown.partition("language by language")
+    assert ".250" in plain
+    assert ".750" not in plain
+    assert ".750" in folded
+
+
+def test_the_papers_figures_stand_beside_ours_where_the_test_is_the_same(own_run: Path) -> None:
+    def rename(pool: str) -> None:
+        for name in ("results.json", "run.json"):
+            path = own_run / name
+            record = json.loads(path.read_text("utf-8"))
+            if name == "run.json":
+                record["corpus"]["name"] = "xquad"
+            for result in record.get("results", {}).values():
+                result |= {"corpus": "xquad", "pool": pool, "document_score": "whole"}
+            path.write_text(json.dumps(record), "utf-8")
+
+    rename("document")
+    page = Page(write_report(own_run).read_text("utf-8"))
+    assert page.rows[0][-1] == "CL-ReLKT (paper)"
+    assert next(row for row in page.rows if row[0] == "German ")[-1] == ".832"
+    assert next(row for row in page.rows if row[0] == "English ")[-1] == "–"  # noqa: RUF001
+    rename("passage")
+    page = Page(write_report(own_run).read_text("utf-8"))
+    assert page.rows[0][-1] == "student"

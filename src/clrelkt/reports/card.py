@@ -182,7 +182,7 @@ class _Card:
             if result.pool == "passage"
             else f", a document scored as {_SCORED[result.document_score]}"
         )
-        stages = self._run.summaries()
+        stages = self._run.summaries
         own = stages[self._stage.name]
         shown = [name for name in (BASELINE, ZERO_SHOT) if name in stages]
         head = ["language", "questions"]

@@ -17,7 +17,7 @@ from clrelkt.reports.tables import (
     table_width,
 )
 
-__all__ = ["further_tables", "sources", "targets_table"]
+__all__ = ["further_tables", "of_one_language", "sources", "targets_table"]
 
 
 def further_tables(
@@ -36,7 +36,7 @@ def further_tables(
     order = {stage: place for place, stage in enumerate(stages)}
     columns = sorted(summary, key=lambda stage: order.get(stage, len(order)))
     names = list(dict.fromkeys(name for row in summary.values() for name in row))
-    shown = [name for name in names if every_language or not _of_one_language(name)] or names
+    shown = [name for name in names if every_language or not of_one_language(name)] or names
 
     def cell(name: str, stage: str) -> str:
         return estimate_cell(summary[stage].get(name))
@@ -48,7 +48,8 @@ def further_tables(
     return [part(chosen) for chosen in groups]
 
 
-def _of_one_language(name: str) -> bool:
+def of_one_language(name: str) -> bool:
+    """Tell whether a measurement's name ends in a language, as in ``map/de``."""
     head, _, tail = name.rpartition("/")
     return bool(head) and tail in ISO_639_1
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clrelkt.errors import SettingsError, TrainingError
@@ -94,11 +96,12 @@ class FinishedRun:
             split=before.split,
         )
 
-    def summaries(self) -> dict[str, SeedSummary]:
-        """Return the results with intervals over questions, BM25 and zero-shot first."""
+    @cached_property
+    def summaries(self) -> Mapping[str, SeedSummary]:
+        """The results with intervals over questions, BM25 and zero-shot first."""
         order = {BASELINE: 0, ZERO_SHOT: 1}
         names = sorted(self.results, key=lambda name: order.get(name, 2))
-        return {name: aggregate([self.results[name]]) for name in names}
+        return MappingProxyType({name: aggregate([self.results[name]]) for name in names})
 
     def printed(self) -> Results | None:
         """Return the paper's figures, where they are of the same kind of test."""

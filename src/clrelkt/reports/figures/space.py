@@ -17,7 +17,14 @@ from clrelkt.reports.markup import Markup, joined, tag
 from clrelkt.reports.projection import Projection, project
 from clrelkt.training.portrait import PicturedText, Portrait
 
-__all__ = ["document_letter", "map_data", "project_portrait", "space_figure", "space_legend"]
+__all__ = [
+    "document_letter",
+    "map_data",
+    "plain_title",
+    "project_portrait",
+    "space_figure",
+    "space_legend",
+]
 
 _SIDE, _HEAD, _INNER = 500.0, 58.0, 18.0
 _TITLE = 34
@@ -31,6 +38,11 @@ def document_letter(place: int) -> str:
 def project_portrait(portrait: Portrait) -> Projection:
     """Return where the texts of a portrait lie, in all its encoders."""
     return project(portrait.vectors, np.array([text.is_question for text in portrait.texts]))
+
+
+def plain_title(title: str) -> str:
+    """Return a title as people write it; SQuAD's have underscores for spaces."""
+    return title.replace("_", " ")
 
 
 def space_figure(portrait: Portrait, projection: Projection) -> Figure:
@@ -60,7 +72,7 @@ def map_data(portrait: Portrait, languages: Mapping[str, str]) -> dict[str, Any]
     points = []
     for text in portrait.texts:
         number = ids[text.document_id]
-        titles[number] = text.title
+        titles[number] = plain_title(text.title)
         row: dict[str, Any] = {"d": number, "l": text.language, "t": text.text}
         if text.ranks is not None:
             row["r"] = [text.ranks[name] for name in portrait.encoders]
@@ -156,7 +168,7 @@ def space_legend(portrait: Portrait) -> Panel:
     y = 14.0
     cells: list[tuple[Markup, str]] = []
     for number, id_ in enumerate(portrait.documents):
-        title = titles.get(id_, id_)
+        title = plain_title(titles.get(id_, id_))
         shown = title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
         cells.append((_tile(-1, number, np.array([0.0, 0.0]), plain=False), shown))
     y = _flow(cells, parts, width, y)

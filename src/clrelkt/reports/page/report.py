@@ -18,7 +18,12 @@ from clrelkt.reports.figures import (
     space_figure,
 )
 from clrelkt.reports.figures.drawing import SHAPES
-from clrelkt.reports.figures.space import document_letter, map_data, project_portrait
+from clrelkt.reports.figures.space import (
+    document_letter,
+    map_data,
+    plain_title,
+    project_portrait,
+)
 from clrelkt.reports.language_names import language_name
 from clrelkt.reports.markup import Markup, data_block, joined, tag
 from clrelkt.reports.page.frame import figure_panels, page, section
@@ -75,10 +80,10 @@ def _stages(run: FinishedRun) -> list[str]:
 
 def _scores(run: FinishedRun) -> Figure:
     printed = run.printed()
-    stages = run.summaries()
     if printed is None:
-        return scores_figure(stages)
-    return scores_figure(stages | {printed.encoder: aggregate([printed])}, printed.encoder)
+        return scores_figure(run.summaries)
+    stages = dict(run.summaries) | {printed.encoder: aggregate([printed])}
+    return scores_figure(stages, printed.encoder)
 
 
 def _header(run: FinishedRun) -> Markup:
@@ -217,7 +222,7 @@ def _map_section(portrait: Portrait) -> Markup:
 def _map_legend(portrait: Portrait) -> Markup:
     titles = {text.document_id: text.title for text in portrait.texts}
     documents = [
-        _chip(_letter(number), titles.get(id_, id_).replace("_", " "), document=number)
+        _chip(_letter(number), plain_title(titles.get(id_, id_)), document=number)
         for number, id_ in enumerate(portrait.documents)
     ]
     languages = [
@@ -272,7 +277,7 @@ def _letter(number: int) -> Markup:
 
 
 def _results_section(run: FinishedRun) -> Markup:
-    stages = dict(run.summaries())
+    stages = dict(run.summaries)
     printed = run.printed()
     paper = None
     if printed is not None:

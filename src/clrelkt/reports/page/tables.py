@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from clrelkt.evaluation.results import MetricName
 from clrelkt.evaluation.seeds import Estimate, SeedSummary
 from clrelkt.reports.language_names import language_name
-from clrelkt.reports.markup import Markup, tag
+from clrelkt.reports.markup import Markup, joined, tag
+from clrelkt.reports.overview import of_one_language
 from clrelkt.reports.tables import figure, group_label
 
 __all__ = ["measured_table", "score_table"]
 
 _ALL = "all"
+_NOTHING = "–"  # noqa: RUF001
 
 
 def score_table(
@@ -68,7 +70,7 @@ def _is(estimate: Estimate | None, best: float | None) -> bool:
 
 def _cell(estimate: Estimate | None, *, best: bool) -> Markup:
     if estimate is None:
-        return tag("td", "–")  # noqa: RUF001
+        return tag("td", _NOTHING)
     shown = [tag("b", "▲ ")] if best else []
     shown.append(tag("span", figure(estimate.mean), class_="value"))
     if estimate.low is not None and estimate.high is not None:
@@ -77,16 +79,28 @@ def _cell(estimate: Estimate | None, *, best: bool) -> Markup:
 
 
 def measured_table(by_stage: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Return a row a name and a column a stage."""
+    """Return a row a name and a column a stage; names of single languages are folded away."""
     names = list(dict.fromkeys(name for row in by_stage.values() for name in row))
+    single = [name for name in names if of_one_language(name)]
+    plain = [name for name in names if not of_one_language(name)]
+    if not single or not plain:
+        return _measured(by_stage, names)
+    folded = tag("details", tag("summary", "language by language"), _measured(by_stage, single))
+    return joined([_measured(by_stage, plain), folded])
+
+
+def _measured(by_stage: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Markup:
     head = [tag("th", stage, scope="col") for stage in by_stage]
     rows = [
         tag(
             "tr",
             tag("th", name, scope="row"),
-            *(tag("td", figure(row[name]) if name in row else "–") for row in by_stage.values()),  # noqa: RUF001
+            *(
+                tag("td", figure(row[name]) if name in row else _NOTHING)
+                for row in by_stage.values()
+            ),
         )
         for name in names
     ]
     table = tag("table", tag("thead", tag("tr", tag("td", ""), *head)), tag("tbody", *rows))
-    return tag("div", table, class_="scroll", tabindex="0", role="region")
+    return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label="numbers")
