@@ -113,7 +113,9 @@ def run_reproduction(
         f"{seeds} seed{'s' * (seeds > 1)}, split by {reproduction.recipe.split_by}; intervals are "
         f"{_interval(seeds)}"
     )
-    click.echo(f"runs, reports, encoders and record: {settings.output}")
+    click.echo(f"runs, encoders and record: {settings.output}")
+    shown = settings.output / ("seed-0" if seeds == 1 else "seed-N") / "report.html"
+    click.echo(f"report: {shown}")
 
 
 def _interval(seeds: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from clrelkt.reports.run_folder import FinishedRun, read_finished_run, run_folde
 __all__ = ["ComparedRun", "RunComparison", "compare_runs"]
 
 _MISSING = "not given"
+_SEED = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise DataError("the same run is given twice; name each once")
-    count = 1
+    # "seed-0" says too little by itself.
+    count = 2 if any(_SEED.fullmatch(own[-1]) for own in parts) else 1
     while len({own[-count:] for own in parts}) < len(parts):
         count += 1
     return ["/".join(own[-count:]) for own in parts]

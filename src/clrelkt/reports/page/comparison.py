@@ -9,7 +9,7 @@ from clrelkt.reports.comparison import RunComparison
 from clrelkt.reports.figures import scores_figure
 from clrelkt.reports.language_names import language_name
 from clrelkt.reports.markup import Markup, joined, tag
-from clrelkt.reports.page.frame import figure_panels, page, section
+from clrelkt.reports.page.frame import figure_panels, masthead, page, section
 from clrelkt.reports.page.tables import score_table
 from clrelkt.reports.tables import figure, group_label
 
@@ -26,8 +26,7 @@ def render_comparison(comparison: RunComparison) -> str:
         parts.append(_settings(comparison, labels))
     header = joined(
         [
-            tag("p", "clrelkt: runs side by side", class_="eyebrow"),
-            tag("h1", ", ".join(labels)),
+            masthead("clrelkt: runs side by side", ", ".join(labels)),
             *(tag("p", note, class_="quiet") for note in comparison.notes),
         ]
     )
@@ -42,7 +41,8 @@ def _scores(comparison: RunComparison) -> Markup:
     stages = dict.fromkeys(f"{run.label}: {run.stage}" for run in comparison.runs)
     text = (
         f"{comparison.metric} on {first.results[0].split} questions of {first.results[0].corpus}. "
-        f"Small: 95 % intervals over {over}. Encoders: {'; '.join(stages)}."
+        f"Small: 95 % intervals over {over}. Encoders: {'; '.join(stages)}. "
+        "▲ marks the best of a language, by however little."
     )
     chart = tag("div", figure_panels(scores_figure(comparison.summaries, metric=comparison.metric)))
     table = score_table(comparison.summaries, comparison.metric)

@@ -11,7 +11,7 @@ from clrelkt.reports.figures.drawing import Figure, definitions
 from clrelkt.reports.markup import Markup, joined, tag
 from clrelkt.reports.theme import figure_css, variables_css
 
-__all__ = ["MAX_BYTES", "figure_panels", "page", "section"]
+__all__ = ["MAX_BYTES", "figure_panels", "masthead", "page", "section"]
 
 MAX_BYTES = 2 * 2**20
 """No page is larger."""
@@ -52,6 +52,16 @@ _GAP = 18
 
 def _read(name: str) -> str:
     return resources.files("clrelkt.reports.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def masthead(kind: str, title: str) -> Markup:
+    """Return the head of a page: its kind, its title, and a switch between light and dark."""
+    return tag(
+        "div",
+        tag("div", tag("p", kind, class_="eyebrow"), tag("h1", title)),
+        tag("button", "light or dark", type="button", class_="theme", hidden=True),
+        class_="top",
+    )
 
 
 def section(id_: str, title: str, *parts: str) -> Markup:

@@ -26,7 +26,7 @@ from clrelkt.reports.figures.space import (
 )
 from clrelkt.reports.language_names import language_name
 from clrelkt.reports.markup import Markup, data_block, joined, tag
-from clrelkt.reports.page.frame import figure_panels, page, section
+from clrelkt.reports.page.frame import figure_panels, masthead, page, section
 from clrelkt.reports.page.tables import measured_table, score_table
 from clrelkt.reports.run_folder import FinishedRun
 from clrelkt.reports.tables import figure, group_label
@@ -114,16 +114,7 @@ def _header(run: FinishedRun) -> Markup:
         here.discard("bias")
     return joined(
         [
-            tag(
-                "div",
-                tag(
-                    "div",
-                    tag("p", "clrelkt: report of a run", class_="eyebrow"),
-                    tag("h1", run.title),
-                ),
-                tag("button", "light or dark", type="button", class_="theme", hidden=True),
-                class_="top",
-            ),
+            masthead("clrelkt: report of a run", run.title),
             tag("p", lead),
             _cards(run),
             tag(
