@@ -94,12 +94,12 @@ def run_reproduction(
     from clrelkt.training.reproduction import reproduce as run_seeds
 
     reproduction = run_seeds(recipe, settings, range(seeds), jobs=jobs)
-    for folder in (settings.output / f"seed-{seed}" for seed in range(seeds)):
-        if not (folder / "report.html").exists():
-            finish(folder, quiet=True)
     found = reproduction.to_json(command)
     for path in filter(None, (settings.output / "record.json", record)):
         write_json(path, found)
+    for folder in (settings.output / f"seed-{seed}" for seed in range(seeds)):
+        if not (folder / "report.html").exists():
+            finish(folder, quiet=True)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=1))
         return
