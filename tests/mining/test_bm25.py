@@ -60,6 +60,23 @@ def test_search_agrees_with_the_formula(
         assert [hit.score for hit in hits] == pytest.approx([row[p] for p in order[:k]])
 
 
+@hypothesis_settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_scores_are_those_of_bm25s_to_the_bit(seed: int) -> None:
+    bm25s = pytest.importorskip("bm25s")
+    rng = np.random.default_rng(seed)
+    texts = [rng.integers(0, 40, rng.integers(0, 30)).tolist() for _ in range(25)]
+    if not any(texts):
+        return
+    vocabulary = {str(word): word for word in range(40)}
+    index = bm25s.BM25()
+    index.index((texts, vocabulary), create_empty_token=False, show_progress=False)
+    ours = ranking.Postings.of([[str(word) for word in text] for text in texts], vocabulary)
+    for word in range(40):
+        query = np.array([word, 3, word], np.int32)
+        assert np.array_equal(ranking.total(ours, query), index.get_scores_from_ids(query))
+
+
 def test_equal_scores_keep_the_order_of_the_texts() -> None:
     index = BM25Index(list("pqrs"), ["x y", "x z", "w w", "x y"], WORDS)
     assert [hit.id for hit in index.search(["x"], 2)[0]] == ["p", "q"]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
@@ -43,23 +40,7 @@ class BM25Index:
         # Sorted, so that an index is the same in every process whatever the string hashes are.
         vocabulary = sorted({token for text in tokens for token in text})
         self._number = {token: number for number, token in enumerate(vocabulary)}
-        self._postings = self._build(tokens)
-
-    def _build(self, tokens: list[list[str]]) -> Postings:
-        if not self._number:
-            nothing = np.empty(0)
-            return Postings(
-                np.zeros(1, np.int64),
-                nothing.astype(np.int32),
-                nothing.astype(np.float32),
-                len(tokens),
-            )
-        index = _import_bm25s().BM25()
-        numbers = [[self._number[token] for token in text] for text in tokens]
-        index.index((numbers, self._number), create_empty_token=False, show_progress=False)
-        parts = (index.scores[name] for name in ("indptr", "indices", "data"))
-        starts, texts, scores = (np.asarray(part) for part in parts)
-        return Postings(starts.astype(np.int64), texts, scores, len(tokens))
+        self._postings = Postings.of(tokens, self._number)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,21 +91,6 @@ class BM25Index:
             np.array([self._number[word] for word in words if word in self._number], np.int32)
             for words in words_of(queries, self._words)
         ]
-
-
-def _import_bm25s() -> ModuleType:
-    """Import bm25s without JAX.
-
-    Where JAX is installed bm25s starts it to try its top-k, and JAX then takes three quarters of a
-    GPU's memory for itself. Nothing here needs that top-k.
-    """
-    if "bm25s" in sys.modules or "jax" in sys.modules:
-        return importlib.import_module("bm25s")
-    sys.modules["jax"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("bm25s")
-    finally:
-        del sys.modules["jax"]
 
 
 @dataclass(frozen=True, slots=True)
