@@ -88,11 +88,11 @@ def made_work(real: Work, count: int, asked: int, seed: int = 0) -> Work:
     frequency = Counter(word for text in real.passages for word in real.words.known[text])
     vocabulary = list(frequency)
     share = np.array([frequency[word] for word in vocabulary], float)
-    lengths = [len(real.words.known[text]) for text in real.passages]
+    lengths = rng.choice([len(real.words.known[text]) for text in real.passages], count)
+    drawn = rng.choice(len(vocabulary), int(lengths.sum()), p=share / share.sum())
     words: dict[str, list[str]] = {}
-    for number in range(count):
-        drawn = rng.choice(len(vocabulary), rng.choice(lengths), p=share / share.sum())
-        words[f"p{number}"] = [vocabulary[place] for place in drawn]
+    for number, places in enumerate(np.split(drawn, lengths.cumsum()[:-1])):
+        words[f"p{number}"] = [vocabulary[place] for place in places.tolist()]
     gold = rng.integers(0, count, asked)
     sizes = [len(real.words.known[text]) for text in real.questions]
     for number in range(asked):

@@ -18,7 +18,7 @@ from clrelkt.mining.screening import Limits
 __all__ = ["FUSED", "Blocks", "FusedScreen", "TwoPassScreen", "exact_scores"]
 
 # Places in a row's list; a row that needs more is screened again with as many as it needs.
-_CAPACITY = 64
+_CAPACITY = 256
 _UNPACKED = 2**27
 _LISTED = 2**27
 
@@ -74,18 +74,21 @@ def _record(
 ):
     """Write down which scores of a block, shape (block_rows, block_columns), pass their limits."""
     inside = row < rows
-    hard = scores >= tl.load(hard_low + row, mask=inside, other=float("inf"))[:, None]
+    # Split into words first: comparisons then stay predicates and are never numbers in between.
+    scores = tl.reshape(scores, (block_rows, block_columns // 32, 32))
+    hard = scores >= tl.load(hard_low + row, mask=inside, other=float("inf"))[:, None, None]
     if capped:
-        hard = hard & (scores <= tl.load(hard_high + row, mask=inside, other=0.0)[:, None])
-    semi = scores >= tl.load(semi_low + row, mask=inside, other=float("inf"))[:, None]
-    semi = semi & (scores <= tl.load(semi_high + row, mask=inside, other=0.0)[:, None])
+        hard = hard & (scores <= tl.load(hard_high + row, mask=inside, other=0.0)[:, None, None])
+    semi = scores >= tl.load(semi_low + row, mask=inside, other=float("inf"))[:, None, None]
+    semi = semi & (scores <= tl.load(semi_high + row, mask=inside, other=0.0)[:, None, None])
     if random:
         column = first_column + tl.arange(0, block_columns)
         right = tl.load(column_key + column, mask=column < columns, other=0)
-        key = tl.load(row_key + row, mask=inside, other=0)[:, None] ^ right[None, :]
-        hard = hard & (key <= tl.load(hard_key + row, mask=inside, other=0)[:, None])
-        semi = semi & (key <= tl.load(semi_key + row, mask=inside, other=0)[:, None])
-    passed = tl.reshape(hard | semi, (block_rows, block_columns // 32, 32))
+        right = tl.reshape(right, (block_columns // 32, 32))
+        key = tl.load(row_key + row, mask=inside, other=0)[:, None, None] ^ right[None, :, :]
+        hard = hard & (key <= tl.load(hard_key + row, mask=inside, other=0)[:, None, None])
+        semi = semi & (key <= tl.load(semi_key + row, mask=inside, other=0)[:, None, None])
+    passed = hard | semi
     bit = (1 << tl.arange(0, 32))[None, None, :]
     mask = tl.xor_sum(tl.where(passed, bit, 0), axis=2)
     word = first_column // 32 + tl.arange(0, block_columns // 32)
