@@ -23,9 +23,18 @@ __all__ = [
 RESCORED = 100
 """How many of the best by 8 bits are compared again by float16."""
 
-_BLOCK = 8192
+_QUESTIONS = 256
+_SCORES = 2**20
+"""Scores that are computed at a time, more or less: as many as a cache holds."""
+
+_GROUP = 32
+"""Scores of which the highest is looked at before the others."""
+
 _CONVERTED = 1024
 """Rows that are turned into float32 at a time: 2 MiB at 512 numbers, which a cache holds."""
+
+_SPARSE = 1 / 8
+"""Where a smaller share of the rows is allowed, those are gathered first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,12 @@ class VectorBlock:
 
     def __len__(self) -> int:
         return int(self.halves.shape[0])
+
+    def take(self, rows: np.ndarray) -> VectorBlock:
+        """Return a block of some of the rows, copied."""
+        bytes_ = None if self.bytes is None else self.bytes[rows]
+        scales = None if self.scales is None else self.scales[rows]
+        return VectorBlock(self.halves[rows], bytes_, scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +109,36 @@ def exact_search(
         allowed: which rows may be found, shape (rows,), bool; None is every one.
     """
     coarse = all(block.bytes is not None for block in blocks)
-    wanted = max(k, RESCORED) if coarse else k
-    best = _Best(len(questions), wanted)
+    parts = [
+        _search(questions[start : start + _QUESTIONS], blocks, k, allowed, coarse)
+        for start in range(0, len(questions), _QUESTIONS)
+    ]
+    rows = np.full((len(questions), k), -1, np.int64)
+    scores = np.full((len(questions), k), -np.inf, np.float32)
+    for number, part in enumerate(parts):
+        own = slice(number * _QUESTIONS, number * _QUESTIONS + len(part.rows))
+        rows[own, : part.rows.shape[1]], scores[own, : part.rows.shape[1]] = part.rows, part.scores
+    return Neighbours(rows, scores)
+
+
+def _search(
+    questions: np.ndarray,
+    blocks: Sequence[VectorBlock],
+    k: int,
+    allowed: np.ndarray | None,
+    coarse: bool,
+) -> Neighbours:
+    best = _Best(len(questions), max(k, RESCORED) if coarse else k)
     first = 0
     for block in blocks:
         permitted = None if allowed is None else allowed[first : first + len(block)]
-        if permitted is None or permitted.any():
+        if len(block) == 0:
+            continue
+        if permitted is None or permitted.mean() >= _SPARSE:
             _search_block(questions, block, first, permitted, best, coarse)
+        elif permitted.any():
+            chosen = np.flatnonzero(permitted)
+            _search_block(questions, block.take(chosen), chosen + first, None, best, coarse)
         first += len(block)
     found = best.neighbours()
     if coarse:
@@ -116,15 +154,31 @@ class _Best:
         self._scores = torch.empty(questions, 0)
         self._rows = torch.empty(questions, 0, dtype=torch.int64)
 
-    def add(self, scores: torch.Tensor, first: int) -> None:
-        """Take in the scores (questions, rows) of the rows from ``first`` on."""
-        values, rows = scores.topk(min(self.wanted, scores.shape[1]), dim=1)
-        scores = torch.cat((self._scores, values), 1)
-        rows = torch.cat((self._rows, rows + first), 1)
+    def add(self, scores: torch.Tensor, rows: torch.Tensor) -> None:
+        """Take in the scores (questions, n) of ``rows`` (n,); n is a multiple of a group's size.
+
+        Only groups with a score above the worst that is kept are looked into: after the first
+        blocks those are few.
+        """
+        places = rows.expand(len(scores), -1)
+        if self._scores.shape[1] == self.wanted:
+            grouped = scores.view(len(scores), -1, _GROUP)
+            highest = grouped.amax(2)
+            promising = int((highest > self._scores[:, -1:]).sum(1).max())
+            if promising == 0:
+                return
+            if promising * 2 < highest.shape[1]:
+                groups = highest.topk(promising, dim=1).indices.unsqueeze(2)
+                scores = grouped.gather(1, groups.expand(-1, -1, _GROUP)).flatten(1)
+                columns = groups * _GROUP + torch.arange(_GROUP)
+                places = rows[columns.flatten(1)]
+        scores = torch.cat((self._scores, scores), 1)
+        places = torch.cat((self._rows, places), 1)
         self._scores, order = scores.topk(min(self.wanted, scores.shape[1]), dim=1)
-        self._rows = rows.gather(1, order)
+        self._rows = places.gather(1, order)
 
     def neighbours(self) -> Neighbours:
+        """Return what was found; rows that were not allowed are none."""
         rows = self._rows.masked_fill(self._scores == -torch.inf, -1)
         return Neighbours(rows.numpy(), self._scores.numpy())
 
@@ -132,28 +186,40 @@ class _Best:
 def _search_block(
     questions: np.ndarray,
     block: VectorBlock,
-    first: int,
+    first: int | np.ndarray,
     allowed: np.ndarray | None,
     best: _Best,
     coarse: bool,
 ) -> None:
-    asked, scale = quantise(questions) if coarse else (questions, np.ones(1, np.float32))
-    left, factor = torch.from_numpy(asked), torch.from_numpy(scale)[:, None]
-    scores = torch.empty(len(questions), min(_BLOCK, len(block)))
+    """Compare questions with a block whose rows are numbered from ``first`` on, or are those."""
+    left = torch.from_numpy(quantise(questions)[0] if coarse else questions)
+    numbers = np.arange(first, first + len(block)) if isinstance(first, int) else first
+    width = _rounded(min(max(_SCORES // len(questions), _CONVERTED), 16 * _CONVERTED, len(block)))
+    scores = torch.empty(len(questions), width)
+    rows = torch.empty(width, dtype=torch.int64)
     buffer = torch.empty(min(_CONVERTED, len(block)), questions.shape[1])
-    for start in range(0, len(block), _BLOCK):
-        rows = slice(start, min(start + _BLOCK, len(block)))
-        part = scores[:, : rows.stop - rows.start]
+    for start in range(0, len(block), width):
+        own = slice(start, min(start + width, len(block)))
+        size = own.stop - own.start
+        part = scores[:, :size]
         if coarse:
             assert block.bytes is not None
             assert block.scales is not None
-            _multiply_bytes(left, torch.from_numpy(block.bytes[rows]), part)
-            part *= torch.from_numpy(block.scales[rows]) * factor
+            # A question's own scale changes nothing in the order of its rows.
+            _multiply_bytes(left, torch.from_numpy(block.bytes[own]), part)
+            part *= torch.from_numpy(block.scales[own])
         else:
-            _multiply_halves(left, torch.from_numpy(block.halves[rows]), part, buffer)
+            _multiply_halves(left, torch.from_numpy(block.halves[own]), part, buffer)
         if allowed is not None:
-            part.masked_fill_(torch.from_numpy(~allowed[rows]), -torch.inf)
-        best.add(part, first + start)
+            part.masked_fill_(torch.from_numpy(~allowed[own]), -torch.inf)
+        whole = _rounded(size)
+        scores[:, size:whole] = -torch.inf
+        rows[:size] = torch.from_numpy(numbers[own])
+        best.add(scores[:, :whole], rows[:whole])
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _GROUP) * _GROUP
 
 
 def _multiply_halves(
@@ -186,11 +252,14 @@ def _integers_are_exact() -> bool:
 def gathered(blocks: Sequence[VectorBlock], rows: np.ndarray) -> np.ndarray:
     """Return the vectors of ``rows``, rising numbers through all blocks, as float32."""
     starts = np.cumsum([0, *(len(block) for block in blocks)])
-    vectors = np.empty((len(rows), blocks[0].halves.shape[1]), np.float32)
+    vectors = torch.empty(len(rows), blocks[0].halves.shape[1])
     limits = np.searchsorted(rows, starts)
     for block, start, first, stop in zip(blocks, starts, limits, limits[1:], strict=False):
-        vectors[first:stop] = block.halves[rows[first:stop] - start]
-    return vectors
+        if stop > first:
+            # torch turns halves into floats ten times as fast as numpy.
+            chosen = torch.from_numpy(block.halves[rows[first:stop] - start])
+            vectors[first:stop].copy_(chosen)
+    return vectors.numpy()
 
 
 def merged(
@@ -205,13 +274,16 @@ def merged(
 
 
 def _rescored(questions: np.ndarray, blocks: Sequence[VectorBlock], rows: np.ndarray) -> Neighbours:
-    scores = np.full(rows.shape, -np.inf, np.float32)
     present = rows >= 0
-    distinct, place = np.unique(rows[present], return_inverse=True)
-    if len(distinct):
-        vectors = gathered(blocks, distinct)
-        question = np.nonzero(present)[0]
-        scores[present] = np.einsum("nd,nd->n", questions[question], vectors[place])
+    distinct, place = np.unique(rows, return_inverse=True)
+    place = place.reshape(rows.shape) - int(np.searchsorted(distinct, 0))
+    vectors = torch.from_numpy(gathered(blocks, distinct[distinct >= 0]))
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    if len(vectors):
+        for number, question in enumerate(questions):
+            own = present[number]
+            found = vectors[torch.from_numpy(place[number, own])]
+            scores[number, own] = (found @ torch.from_numpy(question)).numpy()
     return Neighbours(rows, scores)
 
 
