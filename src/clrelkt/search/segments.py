@@ -22,7 +22,8 @@ import sqlite3
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clrelkt.errors import SearchIndexError
+from clrelkt.errors import SearchIndexError, StorageError
 from clrelkt.files import storage_errors
 from clrelkt.search.documents import IndexDocument
 from clrelkt.search.hits import StoredDocument, StoredPassage, Where, value_key
@@ -120,7 +121,8 @@ class SegmentWriter:
         self._database = sqlite3.connect(folder / "texts.sqlite", isolation_level=None)
         self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
         self._database.execute("BEGIN")
-        self.document_ids: list[str] = []
+        self.document_ids: dict[str, None] = {}
+        self.failed = False
         self.rows = 0
         self._sentences = 0
         self._postings = _PostingsWriter()
@@ -140,7 +142,8 @@ class SegmentWriter:
         Raises:
             StorageError: it cannot be written.
         """
-        with storage_errors(self._folder):
+        self.failed = True
+        with storage_errors(self._folder), _database_errors(self._folder):
             self._write_vectors(vectors)
             for cut in documents:
                 self._add_document(cut, sentence_vectors is not None)
@@ -148,6 +151,7 @@ class SegmentWriter:
                 integers, scales = quantise(sentence_vectors)
                 self._files["sentences.bin"].write(integers.tobytes())
                 self._files["sentence-scales.bin"].write(scales.tobytes())
+        self.failed = False
 
     def _write_vectors(self, vectors: np.ndarray) -> None:
         self._files["halves.bin"].write(vectors.astype(np.float16).tobytes())
@@ -183,7 +187,7 @@ class SegmentWriter:
                 if isinstance(value, str | int | float | bool)
             ],
         )
-        self.document_ids.append(document.id)
+        self.document_ids[document.id] = None
 
     def finish(self) -> None:
         """Put everything on the disk.
@@ -191,8 +195,8 @@ class SegmentWriter:
         Raises:
             StorageError: it cannot be written.
         """
-        with storage_errors(self._folder):
-            self._files["ids.bin"].write(np.sort(hash_ids(self.document_ids)).tobytes())
+        with storage_errors(self._folder), _database_errors(self._folder):
+            self._files["ids.bin"].write(np.sort(hash_ids(list(self.document_ids))).tobytes())
             if self._settings.words:
                 self._write_postings()
             self._database.execute("COMMIT")
@@ -218,6 +222,17 @@ class SegmentWriter:
         self._database.close()
         for file in self._files.values():
             file.close()
+
+
+@contextmanager
+def _database_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StorageError(
+            f"{folder / 'texts.sqlite'}: {error}. Free some space or name a folder that can be "
+            "written"
+        ) from error
 
 
 class _PostingsWriter:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from clrelkt.encoders.protocol import Encoder, TrainableEncoder
+from clrelkt.encoders.protocol import Encoder
 from clrelkt.errors import DataError, SearchIndexError, StorageError
 from clrelkt.files import storage_errors
 from clrelkt.progress import progress_bar
-from clrelkt.search.documents import IndexDocument, detect_language
+from clrelkt.search.cutting import Cutter, token_counter
+from clrelkt.search.documents import IndexDocument
 from clrelkt.search.generations import Generation, IndexFolder, SegmentState
-from clrelkt.search.keywords import WORDS
 from clrelkt.search.publishing import publish
-from clrelkt.search.segments import CutDocument, CutPassage, Segment, SegmentWriter
-from clrelkt.search.settings import IndexSettings
+from clrelkt.search.segments import CutDocument, Segment, SegmentWriter
 from clrelkt.search.snapshot import Snapshot
-from clrelkt.text.passages import CountTokens, split_passages
-from clrelkt.text.sentences import Span, sentence_spans
 
 __all__ = [
     "IndexWriter",
@@ -33,6 +32,8 @@ __all__ = [
 ]
 
 WriteKind = Literal["build", "add", "replace"]
+
+_Item = TypeVar("_Item")
 
 _BATCH_CHARACTERS = 400_000
 CHECKPOINT_SECONDS = 120.0
@@ -85,7 +86,7 @@ class IndexWriter:
         self._settings = self._description.settings
         self._checkpoint_seconds = checkpoint_seconds
         self._progress = progress
-        self._cutter = Cutter(encoder, self._settings)
+        self._cutter = Cutter(token_counter(encoder), self._settings)
         begun = {"kind": kind, "source": source}
         pending: dict[str, Any] = folder.read_pending() or {}
         same = all(pending.get(key) == value for key, value in begun.items())
@@ -127,11 +128,27 @@ class IndexWriter:
     def _add_all(
         self, documents: Iterable[IndexDocument], present: Snapshot | None, own: list[Segment]
     ) -> None:
-        rest = self._skip(documents)
+        batches = _ahead(self._cut_batches(self._skip(documents)))
         bar = progress_bar("indexing", total=None, unit="passages")
-        with bar if self._progress else nullcontext(lambda done: None) as advance:
-            while self._write_segment(rest, present, own, advance):
+        with (
+            bar if self._progress else nullcontext(lambda done: None) as advance,
+            closing(batches),
+        ):
+            while self._write_segment(batches, present, own, advance):
                 pass
+
+    def _cut_batches(self, documents: Iterator[IndexDocument]) -> Iterator[list[CutDocument]]:
+        """Yield documents until there are characters enough for a batch, again and again."""
+        batch: list[IndexDocument] = []
+        characters = 0
+        for document in documents:
+            batch.append(document)
+            characters += len(document.text) + sum(len(t) for _, t in document.passages or ())
+            if characters >= _BATCH_CHARACTERS or len(batch) == self._settings.segment_rows:
+                yield self._cutter(batch)
+                batch, characters = [], 0
+        if batch:
+            yield self._cutter(batch)
 
     def _skip(self, documents: Iterable[IndexDocument]) -> Iterator[IndexDocument]:
         """Pass over the documents that are in segments already."""
@@ -148,40 +165,70 @@ class IndexWriter:
 
     def _write_segment(
         self,
-        documents: Iterator[IndexDocument],
+        batches: Iterator[list[CutDocument]],
         present: Snapshot | None,
         own: list[Segment],
         advance: Callable[[int], None],
     ) -> bool:
-        """Write one segment, and tell whether there was a document to write."""
+        """Write one segment, and tell whether there may be documents for another."""
         name = self._folder.next_segment_name()
         writer = SegmentWriter(self._folder.segments / name, self._settings)
-        began = time.monotonic()
-        last = None
-        seen: set[str] = set()
+        more = False
         try:
-            for batch in _batches(documents, self._settings.segment_rows):
-                self._check_ids(batch, seen, own, present)
-                before = writer.rows
-                self._cutter.add(batch, writer)
-                advance(writer.rows - before)
-                last = batch[-1].id
-                full = writer.rows >= self._settings.segment_rows
-                if full or time.monotonic() - began > self._checkpoint_seconds:
-                    break
-            if last is None:
+            more = self._fill(writer, batches, present, own, advance)
+        finally:
+            # What was encoded before a document with a fault is kept: it need not be done again.
+            if writer.document_ids and not writer.failed:
+                writer.finish()
+                self._note(name, writer)
+                own.append(self._open(name))
+            else:
                 writer.abandon()
-                return False
-            writer.finish()
-        except BaseException:
-            writer.abandon()
-            raise
+        return more
+
+    def _fill(
+        self,
+        writer: SegmentWriter,
+        batches: Iterator[list[CutDocument]],
+        present: Snapshot | None,
+        own: Sequence[Segment],
+        advance: Callable[[int], None],
+    ) -> bool:
+        """Write until the segment is full or old enough, and tell whether that is why it ends."""
+        began = time.monotonic()
+        for batch in batches:
+            self._check_ids([cut.document for cut in batch], writer.document_ids, own, present)
+            before = writer.rows
+            self._encode_into(writer, batch)
+            advance(writer.rows - before)
+            full = writer.rows >= self._settings.segment_rows
+            if full or time.monotonic() - began > self._checkpoint_seconds:
+                return True
+        return False
+
+    def _note(self, name: str, writer: SegmentWriter) -> None:
         self._pending["segments"].append(name)
         self._pending["consumed"] += len(writer.document_ids)
-        self._pending["last"] = last
+        self._pending["last"] = next(reversed(writer.document_ids))
         self._folder.write_pending(self._pending)
-        own.append(self._open(name))
-        return True
+
+    def _encode_into(self, writer: SegmentWriter, documents: Sequence[CutDocument]) -> None:
+        passages = [passage for cut in documents for passage in cut.passages]
+        texts = [passage.text for passage in passages]
+        if self._settings.sentences:
+            texts += [
+                passage.text[span.start : span.stop].strip()
+                for passage in passages
+                if len(passage.sentences) > 1
+                for span in passage.sentences
+            ]
+        vectors = self._encoder.encode(texts, "passage")
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            text = texts[int(np.flatnonzero(~finite)[0])]
+            raise DataError(f"encoder {self._encoder.name!r} gives no numbers for {text[:60]!r}")
+        sentences = vectors[len(passages) :] if self._settings.sentences else None
+        writer.add(documents, vectors[: len(passages)], sentences)
 
     def _open(self, name: str) -> Segment:
         return Segment(
@@ -194,16 +241,17 @@ class IndexWriter:
     def _check_ids(
         self,
         batch: Sequence[IndexDocument],
-        seen: set[str],
+        seen: Collection[str],
         own: Sequence[Segment],
         present: Snapshot | None,
     ) -> None:
         ids = [document.id for document in batch]
+        batch_ids = Counter(ids)
         known = {id_ for segment in own for id_ in segment.find(ids)}
         there = present.find(ids) if present is not None and self._kind == "add" else {}
         for document in batch:
             place = f"{document.place}: " if document.place else ""
-            if document.id in seen or document.id in known:
+            if document.id in seen or document.id in known or batch_ids[document.id] > 1:
                 raise DataError(
                     f"{place}id {document.id!r} stands more than once in the source; ids must be "
                     "unique"
@@ -213,7 +261,6 @@ class IndexWriter:
                     f"{place}document {document.id!r} is in {self._folder.path} already; to put "
                     "new ones in the place of old ones use clrelkt index add --replace"
                 )
-            seen.add(document.id)
 
     def _commit(self, present: Snapshot | None, own: Sequence[Segment]) -> None:
         number = self._number + 1
@@ -291,93 +338,10 @@ def pending_segments(folder: IndexFolder) -> set[str]:
     return set(pending["segments"]) if pending else set()
 
 
-class Cutter:
-    """Cuts documents into passages and sentences, and encodes both."""
-
-    def __init__(self, encoder: Encoder, settings: IndexSettings) -> None:
-        self._encoder = encoder
-        self._settings = settings
-        self._count = _token_counter(encoder)
-
-    def add(self, batch: Sequence[IndexDocument], writer: SegmentWriter) -> None:
-        """Write documents to a segment."""
-        documents = [self._cut(document) for document in batch]
-        passages = [passage for cut in documents for passage in cut.passages]
-        texts = [passage.text for passage in passages]
-        sentences: list[str] = []
-        if self._settings.sentences:
-            sentences = [
-                passage.text[span.start : span.stop].strip()
-                for passage in passages
-                if len(passage.sentences) > 1
-                for span in passage.sentences
-            ]
-        vectors = self._encode(texts + sentences)
-        writer.add(
-            documents,
-            vectors[: len(texts)],
-            vectors[len(texts) :] if self._settings.sentences else None,
-        )
-
-    def _encode(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = self._encoder.encode(texts, "passage")
-        if not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise DataError(
-                f"encoder {self._encoder.name!r} gives no numbers for {texts[row][:60]!r}"
-            )
-        return vectors
-
-    def _cut(self, document: IndexDocument) -> CutDocument:
-        language = document.language
-        if language is None:
-            language = detect_language(document.sample)
-        locale = language or "en"
-        if document.passages is not None:
-            parts = [(id_, text) for id_, text in document.passages if text.strip()]
-        else:
-            budget, overlap = self._settings.budget, self._settings.overlap
-            spans = split_passages(document.text, locale, self._count, budget, overlap)
-            texts = (document.text[span.start : span.stop].strip() for span in spans)
-            parts = [(f"{document.id}#{n}", t) for n, t in enumerate(t for t in texts if t)]
-        passages = tuple(
-            CutPassage(id_, text, _sentences(text, locale), self._words(text))
-            for id_, text in parts
-        )
-        return CutDocument(document, language, passages)
-
-    def _words(self, text: str) -> list[str] | None:
-        return WORDS.words([text])[0] if self._settings.words else None
-
-
-def _sentences(text: str, locale: str) -> tuple[Span, ...]:
-    return tuple(sentence_spans(text, locale)) or (Span(0, len(text)),)
-
-
-def _token_counter(encoder: Encoder) -> CountTokens:
-    """Return what counts an encoder's tokens, without the marks around a text.
-
-    An encoder that does not show its tokens is taken to have one a word.
-    """
-    if isinstance(encoder, TrainableEncoder):
-        marks = int(encoder.tokenize([""]).lengths[0])
-        return lambda texts: (encoder.tokenize(texts).lengths - marks).clamp(min=1).tolist()
-    from icu4py.breakers import WordBreaker
-
-    return lambda texts: [
-        max(1, sum(not word.isspace() for word in WordBreaker(text, "en"))) for text in texts
-    ]
-
-
-def _batches(documents: Iterator[IndexDocument], most: int) -> Iterator[list[IndexDocument]]:
-    """Yield documents in batches: until one holds characters enough, or ``most`` documents."""
-    batch: list[IndexDocument] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text) + sum(len(t) for _, t in document.passages or ())
-        if characters >= _BATCH_CHARACTERS or len(batch) == most:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+    """Yield items of which the next is made meanwhile, in another thread."""
+    with ThreadPoolExecutor(1, "cutting") as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item
