@@ -137,9 +137,9 @@ def _paper_tables(folder: Path) -> Iterator[IndexDocument]:
     for path in paper_tables(folder):
         log = FaultLog()
         for document in paper_documents(path, log) if "_doc_en-" in path.name else ():
-            known = texts.setdefault(document.id, document.text)
-            if known != document.text:
+            text = document.text
+            if texts.setdefault(document.id, text) != text:
                 log.add(path, f"doc_id {document.id}", "has another text than in another table")
-            elif known is document.text:
+            elif texts[document.id] is text:
                 yield from as_index_documents([document], "en")
         log.stop_if_any()

@@ -16,9 +16,10 @@ from clrelkt.encoders.protocol import Encoder
 from clrelkt.errors import DataError, SearchIndexError, StorageError
 from clrelkt.files import storage_errors
 from clrelkt.progress import progress_bar
+from clrelkt.search.compaction import compacted
 from clrelkt.search.cutting import Cutter, token_counter
 from clrelkt.search.documents import IndexDocument
-from clrelkt.search.generations import Generation, IndexFolder, SegmentState
+from clrelkt.search.generations import IndexFolder, SegmentState
 from clrelkt.search.publishing import publish
 from clrelkt.search.segments import CutDocument, Segment, SegmentWriter
 from clrelkt.search.snapshot import Snapshot
@@ -36,6 +37,11 @@ WriteKind = Literal["build", "add", "replace"]
 _Item = TypeVar("_Item")
 
 _BATCH_CHARACTERS = 400_000
+_MANY_SEGMENTS = 64
+"""Where there are more, those that are not full or have many deleted documents are joined."""
+
+_WASTED = 1 / 4
+
 CHECKPOINT_SECONDS = 120.0
 """A segment is ended when it is so old, so that a kill loses no more."""
 
@@ -273,7 +279,16 @@ class IndexWriter:
         self._folder.write_pending(self._pending)
         publish(self._folder, states, store, progress=self._progress)
         self._folder.end_pending()
+        if len(states) > _MANY_SEGMENTS:
+            self._compact(store)
         self._folder.sweep(set())
+
+    def _compact(self, store: str) -> None:
+        snapshot = Snapshot.open(self._folder)
+        states = compacted(self._folder, snapshot, wasted=_WASTED)
+        snapshot.close()
+        if len(states) < len(snapshot.segments):
+            publish(self._folder, states, store, progress=self._progress)
 
 
 def _without(
@@ -293,12 +308,16 @@ def _without(
 def _states(
     folder: IndexFolder, present: Snapshot, doomed: dict[int, list[int]], number: int
 ) -> list[SegmentState]:
-    states = list(present.generation.segments)
+    states: list[SegmentState | None] = list(present.generation.segments)
     for position, numbers in doomed.items():
         segment = present.segments[position]
         deleted = np.union1d(segment.deleted, np.array(numbers, np.int32))
-        states[position] = folder.write_deleted(segment.name, number, deleted)
-    return states
+        states[position] = (
+            folder.write_deleted(segment.name, number, deleted)
+            if len(deleted) < segment.documents
+            else None
+        )
+    return [state for state in states if state is not None]
 
 
 def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
@@ -324,10 +343,8 @@ def delete_documents(folder: IndexFolder, ids: Sequence[str]) -> int:
         for position, number in found.values():
             doomed.setdefault(position, []).append(number)
         old = present.generation
-        number = old.number + 1
-        states = _states(folder, present, doomed, number)
-        folder.write_generation(Generation(number, tuple(states), old.store, old.store_file))
-        return number
+        states = _states(folder, present, doomed, old.number + 1)
+        return publish(folder, states, old.store).number
     finally:
         present.close()
 
