@@ -189,6 +189,7 @@ def test_the_papers_figures_stand_beside_ours_where_the_test_is_the_same(own_run
     assert page.rows[0][-1] == "CL-ReLKT (paper)"
     assert next(row for row in page.rows if row[0] == "German ")[-1] == ".832"
     assert next(row for row in page.rows if row[0] == "English ")[-1] == "–"  # noqa: RUF001
+    assert next(row for row in page.rows if row[0] == "all")[-1] == "–"  # noqa: RUF001
     rename("passage")
     page = Page(write_report(own_run).read_text("utf-8"))
     assert page.rows[0][-1] == "student"

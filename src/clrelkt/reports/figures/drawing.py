@@ -161,7 +161,7 @@ class Axis:
             return [self.low]
         raw = span / max(1, wanted)
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * 0.999)
+        step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(math.log(s / raw)))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]

@@ -62,7 +62,13 @@ def _rows(stages: Mapping[str, SeedSummary], metric: MetricName) -> dict[str, di
     for stage, summary in stages.items():
         for group, row in summary.means.items():
             rows.setdefault(group_label(group), {})[stage] = row[metric]
-    rows["all"] = {stage: summary.mean[metric] for stage, summary in stages.items()}
+    # Means over different languages do not compare.
+    most = max(len(summary.languages) for summary in stages.values())
+    rows["all"] = {
+        stage: summary.mean[metric]
+        for stage, summary in stages.items()
+        if len(summary.languages) == most
+    }
     return rows
 
 

@@ -191,9 +191,14 @@ def _map_section(portrait: Portrait) -> Markup:
         "the language; where marks of one colour do, it sees what is asked. "
         f"Filled: the right {portrait.pool} is the nearest of all."
     )
+    chosen = f"All {drawn:,} {portrait.split} questions are drawn."
+    if drawn < portrait.questions:
+        chosen = (
+            f"{drawn:,} of {portrait.questions:,} {portrait.split} questions are drawn: some of "
+            "each of the eight documents, the others at random; the percentages count all."
+        )
     made = (
-        f"{drawn:,} of {portrait.questions:,} {portrait.split} questions are drawn, chosen at "
-        f"random; the percentages count all of them (mean over languages). One {projection.method} "
+        f"{chosen} Percentages are means over languages. One {projection.method} "
         "of all encoders' vectors together, so that the pictures compare: near means alike, wide "
         f"distances mean little. The mean of all questions and that of all {portrait.pool}s were "
         "taken away first, as the two kinds lie apart."
@@ -225,7 +230,7 @@ def _map_legend(portrait: Portrait) -> Markup:
         (_shape(0, " hollow"), "hollow: another one is nearer"),
         (
             _icon(tag("rect", x=5, y=5, width=8, height=8, class_="tile cm spot")),
-            f"{portrait.pool}s of other documents",
+            "other documents" if portrait.pool == "document" else "passages of other documents",
         ),
     ]
     return joined(

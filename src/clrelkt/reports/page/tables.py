@@ -60,7 +60,12 @@ def _rows(stages: Mapping[str, SeedSummary], metric: MetricName) -> dict[str, di
     for stage, summary in stages.items():
         for group, row in summary.means.items():
             rows.setdefault(group_label(group), {})[stage] = row[metric]
-    rows[_ALL] = {stage: summary.mean[metric] for stage, summary in stages.items()}
+    # Means over different languages do not compare.
+    rows[_ALL] = {
+        stage: summary.mean[metric]
+        for stage, summary in stages.items()
+        if len(summary.languages) == len(_languages(stages))
+    }
     return rows
 
 
