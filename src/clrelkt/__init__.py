@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clrelkt.encoders import load_encoder
     from clrelkt.encoders.sentence_transformers import to_sentence_transformer
     from clrelkt.evaluation import evaluate
+    from clrelkt.reports.finish import write_report
     from clrelkt.search import Hit, Index, IndexDocument, IndexSettings
     from clrelkt.training import RunSettings, load_recipe, train
 
@@ -36,6 +37,7 @@ __all__ = [
     "take_split",
     "to_sentence_transformer",
     "train",
+    "write_report",
 ]
 
 _ROOMS = {
@@ -52,6 +54,7 @@ _ROOMS = {
     "take_split": "clrelkt.corpora",
     "to_sentence_transformer": "clrelkt.encoders.sentence_transformers",
     "train": "clrelkt.training",
+    "write_report": "clrelkt.reports.finish",
 }
 
 
