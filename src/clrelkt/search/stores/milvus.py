@@ -95,7 +95,7 @@ def write_milvus(
                 advance(len(rows))
         client.flush(name)
         used = sorted({*segments, *keep})
-        client.delete(name, filter=f"segment not in {used}")
+        client.delete(name, filter=f"segment not in {used}" if used else "segment >= 0")
 
 
 def _create(client: Any, name: str, width: int) -> None:
@@ -149,6 +149,24 @@ class MilvusStore:
                     "index copy"
                 )
             self._client.load_collection(self._name)
+            self._check_there()
+
+    def _check_there(self) -> None:
+        """Make sure that all vectors can be found, so that searches need not wait for it."""
+        if not self._numbers:
+            return
+        rows = self._client.query(
+            self._name,
+            filter=f"segment in {self._numbers}",
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+        )
+        found = int(rows[0]["count(*)"])
+        if found != self._rows:
+            raise SearchIndexError(
+                f"{self._store} has {found:,} of the {self._rows:,} vectors of this index; put "
+                "them there with clrelkt index copy"
+            )
 
     def search(
         self, questions: np.ndarray, k: int, allowed: np.ndarray | None = None
@@ -178,7 +196,7 @@ class MilvusStore:
                 limit=wanted,
                 filter=f"segment in {self._numbers}",
                 search_params={"metric_type": "IP", "params": {"ef": max(128, wanted)}},
-                consistency_level="Strong",
+                consistency_level="Eventually",
             )
         rows = np.full((len(questions), wanted), -1, np.int64)
         scores = np.full((len(questions), wanted), -np.inf, np.float32)
