@@ -46,7 +46,7 @@ def _pooled(states: torch.Tensor, layout: TextLayout, mode: PoolingMode) -> torc
     if mode == "lasttoken":
         return states[layout.ends]
     if mode == "max":
-        return torch.segment_reduce(states.float(), "max", lengths=lengths, axis=0)
+        return torch.segment_reduce(states.float(), "max", lengths=lengths, axis=0, unsafe=True)
     if mode == "weightedmean":
         weights = (layout.positions + 1).unsqueeze(1)
         total = (lengths * (lengths + 1) / 2).unsqueeze(1)

@@ -14,14 +14,15 @@ import torch
 from torch.nn import functional
 
 from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
+from clrelkt.encoders.working_copies import WorkingCopies
 
-__all__ = ["BIASED", "RaggedPass", "ragged_pass"]
+__all__ = ["BIASED", "RaggedPass", "layer_weights", "ragged_pass"]
 
 RaggedPass = Callable[
-    [Any, torch.Tensor, TextLayout, Attention, torch.dtype],
+    [Any, torch.Tensor, TextLayout, Attention, WorkingCopies],
     torch.Tensor,
 ]
-"""Model, token ids (tokens,), layout, attention and dtype to hidden states (tokens, width)."""
+"""Model, token ids (tokens,), layout, attention and weights to hidden states (tokens, width)."""
 
 BIASED = frozenset(("mpnet",))
 """Kinds of models whose attention adds a bias to the scores."""
@@ -48,28 +49,59 @@ def ragged_pass(config: Any) -> RaggedPass | None:
     return None
 
 
+def layer_weights(model: Any) -> list[tuple[torch.nn.Parameter, ...]]:
+    """Return the parameters of a model's layers, those that are multiplied at once together."""
+    joined: list[tuple[torch.nn.Parameter, ...]] = []
+    taken: set[int] = set()
+    kind = model.config.model_type
+    for layer in model.layers if kind == "modernbert" else model.encoder.layer:
+        if kind == "modernbert":
+            continue
+        three = _three(layer, kind)
+        joined += [tuple(part.weight for part in three), tuple(part.bias for part in three)]
+        taken |= {id(parameter) for group in joined[-2:] for parameter in group}
+    tables = {id(parameter) for parameter in model.embeddings.parameters()}
+    if kind in BIASED:
+        tables.add(id(model.encoder.relative_attention_bias.weight))
+    return joined + [
+        (parameter,)
+        for parameter in model.parameters()
+        if id(parameter) not in taken and id(parameter) not in tables
+    ]
+
+
+def _three(layer: Any, kind: str) -> tuple[Any, Any, Any]:
+    if kind == "mpnet":
+        own = layer.attention.attn
+        return own.q, own.k, own.v
+    own = layer.attention.self
+    return own.query, own.key, own.value
+
+
 def _bert(
     model: Any,
     token_ids: torch.Tensor,
     layout: TextLayout,
     attention: Attention,
-    dtype: torch.dtype,
+    weights: WorkingCopies,
 ) -> torch.Tensor:
     """BERT, RoBERTa, XLM-R and CamemBERT: LayerNorm after each of attention and feed-forward."""
     embeddings = model.embeddings
     # RoBERTa's places begin behind the padding token's.
-    first = embeddings.padding_idx + 1 if model.config.model_type in _ROBERTA else 0
+    kind = model.config.model_type
+    first = embeddings.padding_idx + 1 if kind in _ROBERTA else 0
     summed = _rows(embeddings.word_embeddings, token_ids) + _rows(
         embeddings.position_embeddings, layout.positions + first
     )
-    states = _norm(summed + embeddings.token_type_embeddings.weight[0], embeddings.LayerNorm, dtype)
-    heads = model.config.num_attention_heads
+    summed = summed + embeddings.token_type_embeddings.weight[0]
+    states: torch.Tensor = embeddings.LayerNorm(summed).to(weights.dtype)
     for layer in model.encoder.layer:
-        own, output = layer.attention.self, layer.attention.output
-        query, key, value = _projected(states, (own.query, own.key, own.value), heads)
-        attended = _linear(attention(query, key, value), output.dense)
-        states = _add_norm(states, attended, output.LayerNorm)
-        states = _feed_forward(states, layer)
+        attended = attention(*_projected(states, layer, model.config, weights))
+        output = layer.attention.output
+        states = _add_norm(
+            states, _linear(attended, output.dense, weights), output.LayerNorm, weights
+        )
+        states = _feed_forward(states, layer, weights)
     return states
 
 
@@ -78,22 +110,20 @@ def _mpnet(
     token_ids: torch.Tensor,
     layout: TextLayout,
     attention: Attention,
-    dtype: torch.dtype,
+    weights: WorkingCopies,
 ) -> torch.Tensor:
     """MPNet: like BERT, with a bias on scores that depends on how far apart two tokens are."""
     embeddings, encoder = model.embeddings, model.encoder
     summed = _rows(embeddings.word_embeddings, token_ids) + _rows(
         embeddings.position_embeddings, layout.positions + embeddings.padding_idx + 1
     )
-    states = _norm(summed, embeddings.LayerNorm, dtype)
+    states: torch.Tensor = embeddings.LayerNorm(summed).to(weights.dtype)
     bias = _relative_bias(encoder)
-    heads = model.config.num_attention_heads
     for layer in encoder.layer:
-        own = layer.attention.attn
-        query, key, value = _projected(states, (own.q, own.k, own.v), heads)
-        attended = _linear(attention(query, key, value, bias=bias), own.o)
-        states = _add_norm(states, attended, layer.attention.LayerNorm)
-        states = _feed_forward(states, layer)
+        attended = attention(*_projected(states, layer, model.config, weights), bias=bias)
+        own = layer.attention
+        states = _add_norm(states, _linear(attended, own.attn.o, weights), own.LayerNorm, weights)
+        states = _feed_forward(states, layer, weights)
     return states
 
 
@@ -116,34 +146,32 @@ def _modernbert(
     token_ids: torch.Tensor,
     layout: TextLayout,
     attention: Attention,
-    dtype: torch.dtype,
+    weights: WorkingCopies,
 ) -> torch.Tensor:
     """ModernBERT: rotary places, LayerNorm before, gated feed-forward, windows in most layers."""
     config = model.config
     embeddings = model.embeddings
-    states = _norm(_rows(embeddings.tok_embeddings, token_ids), embeddings.norm, dtype)
+    states = embeddings.norm(_rows(embeddings.tok_embeddings, token_ids)).to(weights.dtype)
     rotations = {
-        kind: _rotation(model.rotary_emb, kind, layout, dtype) for kind in set(config.layer_types)
+        kind: _rotation(model.rotary_emb, kind, layout, weights.dtype)
+        for kind in set(config.layer_types)
     }
     heads = config.num_attention_heads
     for layer in model.layers:
         rotation = rotations[layer.attention_type]
         window = config.sliding_window if layer.attention_type == "sliding_attention" else None
-        normal = (
-            states
-            if isinstance(layer.attn_norm, torch.nn.Identity)
-            else _norm(states, layer.attn_norm, dtype)
-        )
-        query, key, value = (
-            _linear(normal, layer.attn.Wqkv).view(len(states), 3, heads, -1).unbind(1)
-        )
+        first = isinstance(layer.attn_norm, torch.nn.Identity)
+        normal = states if first else _norm(states, layer.attn_norm, weights)
+        projected = _linear(normal, layer.attn.Wqkv, weights).view(len(states), 3, heads, -1)
+        query, key, value = projected.unbind(1)
         attended = attention(
             _rotate(query, *rotation), _rotate(key, *rotation), value, window=window
         )
-        states = states + _linear(attended, layer.attn.Wo)
-        passed, gate = _linear(_norm(states, layer.mlp_norm, dtype), layer.mlp.Wi).chunk(2, dim=-1)
-        states = states + _linear(layer.mlp.act(passed) * gate, layer.mlp.Wo)
-    return _norm(states, model.final_norm, dtype)
+        states = states + _linear(attended, layer.attn.Wo, weights)
+        inner = _linear(_norm(states, layer.mlp_norm, weights), layer.mlp.Wi, weights)
+        passed, gate = inner.chunk(2, dim=-1)
+        states = states + _linear(layer.mlp.act(passed) * gate, layer.mlp.Wo, weights)
+    return _norm(states, model.final_norm, weights)
 
 
 def _rotation(
@@ -151,11 +179,9 @@ def _rotation(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines, shape (tokens, 1, width / 2) each."""
     frequencies = getattr(rotary, f"{kind}_inv_freq").to(layout.lengths.device)
-    angles = layout.positions.unsqueeze(1) * frequencies
+    angles = (layout.positions.unsqueeze(1) * frequencies).unsqueeze(1)
     scale = getattr(rotary, f"{kind}_attention_scaling")
-    return (angles.cos() * scale).to(dtype).unsqueeze(1), (angles.sin() * scale).to(
-        dtype
-    ).unsqueeze(1)
+    return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)
 
 
 def _rotate(tensor: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
@@ -168,38 +194,43 @@ def _rows(table: Any, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _projected(
-    states: torch.Tensor, layers: tuple[Any, Any, Any], heads: int
+    states: torch.Tensor, layer: Any, config: Any, weights: WorkingCopies
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return query, key and value, shape (tokens, heads, width) each."""
-    if states.device.type == "cpu":
+    three = _three(layer, config.model_type)
+    heads = config.num_attention_heads
+    joined = weights.joined(three[0].weight)
+    if joined is None:
         query, key, value = (
-            _linear(states, layer).view(len(states), heads, -1) for layer in layers
+            _linear(states, part, weights).view(len(states), heads, -1) for part in three
         )
         return query, key, value
-    # One product instead of three; joining the matrices costs less than two starts of a kernel.
-    weight = torch.cat([layer.weight.to(states.dtype) for layer in layers])
-    bias = torch.cat([layer.bias.to(states.dtype) for layer in layers])
-    joined = functional.linear(states, weight, bias).view(len(states), 3, heads, -1)
-    query, key, value = joined.unbind(1)
+    # One product instead of three.
+    found = functional.linear(states, joined, weights.joined(three[0].bias))
+    query, key, value = found.view(len(states), 3, heads, -1).unbind(1)
     return query, key, value
 
 
-def _feed_forward(states: torch.Tensor, layer: Any) -> torch.Tensor:
-    inner = layer.intermediate.intermediate_act_fn(_linear(states, layer.intermediate.dense))
-    return _add_norm(states, _linear(inner, layer.output.dense), layer.output.LayerNorm)
+def _feed_forward(states: torch.Tensor, layer: Any, weights: WorkingCopies) -> torch.Tensor:
+    inner = _linear(states, layer.intermediate.dense, weights)
+    inner = layer.intermediate.intermediate_act_fn(inner)
+    added = _linear(inner, layer.output.dense, weights)
+    return _add_norm(states, added, layer.output.LayerNorm, weights)
 
 
-def _linear(states: torch.Tensor, layer: Any) -> torch.Tensor:
-    bias = None if layer.bias is None else layer.bias.to(states.dtype)
-    return functional.linear(states, layer.weight.to(states.dtype), bias)
+def _linear(states: torch.Tensor, layer: Any, weights: WorkingCopies) -> torch.Tensor:
+    bias = None if layer.bias is None else weights(layer.bias)
+    return functional.linear(states, weights(layer.weight), bias)
 
 
-def _add_norm(states: torch.Tensor, added: torch.Tensor, norm: Any) -> torch.Tensor:
-    return _norm(states + added, norm, states.dtype)
+def _add_norm(
+    states: torch.Tensor, added: torch.Tensor, norm: Any, weights: WorkingCopies
+) -> torch.Tensor:
+    return weights.add_norm(states, added, weights(norm.weight), weights(norm.bias), norm.eps)
 
 
-def _norm(states: torch.Tensor, norm: Any, dtype: torch.dtype) -> torch.Tensor:
-    states = states.to(dtype)
-    weight = norm.weight.to(dtype)
-    bias = None if norm.bias is None else norm.bias.to(dtype)
-    return functional.layer_norm(states, norm.normalized_shape, weight, bias, norm.eps)
+def _norm(states: torch.Tensor, norm: Any, weights: WorkingCopies) -> torch.Tensor:
+    bias = None if norm.bias is None else weights(norm.bias)
+    return functional.layer_norm(
+        states, norm.normalized_shape, weights(norm.weight), bias, norm.eps
+    )

@@ -26,9 +26,10 @@ from clrelkt.encoders.pooling import PoolingMode, pool_states
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout, VarlenAttention
-from clrelkt.encoders.ragged_networks import BIASED, ragged_pass
+from clrelkt.encoders.ragged_networks import BIASED, layer_weights, ragged_pass
 from clrelkt.encoders.runs import vectors_in_runs
 from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
+from clrelkt.encoders.working_copies import WorkingCopies
 from clrelkt.errors import EncoderError
 
 __all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit"]
@@ -89,6 +90,7 @@ class TransformerNetwork(nn.Module):
                 self.unused |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
                 setattr(model, name, None)
         self._ragged = ragged_pass(model.config)
+        self._groups = [] if self._ragged is None else layer_weights(model)
 
     @property
     def embedding(self) -> nn.Parameter:
@@ -126,7 +128,8 @@ class TransformerNetwork(nn.Module):
             unpadded = self.needs_no_order(device)
             attention = VarlenAttention(layout) if unpadded else GroupedAttention(layout)
             with torch.autocast(device.type, enabled=False):
-                states = self._ragged(self.model, batch.token_ids, layout, attention, dtype)
+                weights = WorkingCopies(self._groups, dtype, device)
+                states = self._ragged(self.model, batch.token_ids, layout, attention, weights)
         with torch.autocast(device.type, enabled=False):
             pooled = pool_states(states, layout, self.pooling)
             for projection in self.projections:
@@ -263,7 +266,7 @@ class TransformerEncoder(nn.Module):
 
         with ThreadPoolExecutor(1) as pool, _advance(len(texts), progress) as advance:
             ahead = deque(pool.submit(tokenised, start) for start in starts[:_AHEAD])
-            pending: tuple[int, torch.Tensor] | None = None
+            pending: tuple[int, _OnItsWay] | None = None
             for number, start in enumerate(starts):
                 batch = ahead.popleft().result()
                 if number + _AHEAD < len(starts):
@@ -271,7 +274,7 @@ class TransformerEncoder(nn.Module):
                 found = self._any_length(batch)
                 if pending is not None:
                     advance(_store(vectors, *pending))
-                pending = (start, found)
+                pending = (start, _OnItsWay(found))
             if pending is not None:
                 advance(_store(vectors, *pending))
         return vectors
@@ -424,8 +427,29 @@ def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _store(vectors: np.ndarray, start: int, found: torch.Tensor) -> int:
-    vectors[start : start + len(found)] = found.cpu().numpy()
+class _OnItsWay:
+    """Vectors that a GPU copies to the host once it has made them."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._host = vectors
+        if vectors.device.type == "cuda":
+            self._host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+            self._host.copy_(vectors, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def wait(self) -> np.ndarray:
+        """Return them once they are here."""
+        if self._event is not None:
+            self._event.synchronize()
+        found: np.ndarray = self._host.cpu().numpy()
+        return found
+
+
+def _store(vectors: np.ndarray, start: int, coming: _OnItsWay) -> int:
+    found = coming.wait()
+    vectors[start : start + len(found)] = found
     return len(found)
 
 
