@@ -191,3 +191,36 @@ class TestAddedLanguages:
         encoder = load_encoder(save_model(tmp_path / "bert", "bert"))
         with pytest.raises(EncoderError, match=r"of kind WordPiece cannot .* XLM-R"):
             add_languages(encoder, {"el": pairs}, LanguageSettings(pieces=40))
+
+
+def transfer_alone(tiny_table: dict[str, Any], student: Path, teacher: Path) -> dict[str, Any]:
+    table = table_of(tiny_table, student)
+    table["stages"] = [stage for stage in table["stages"] if stage["name"] == "student"]
+    del table["stages"][0]["start"]
+    table["stages"][0]["method"]["teacher"] = str(teacher)
+    return table
+
+
+class TestAnotherTeacher:
+    def test_the_student_comes_nearer(
+        self, tiny_table: dict[str, Any], folder: Path, tiny_corpus: Corpus, tmp_path: Path
+    ) -> None:
+        teacher = save_model(tmp_path / "teacher", "bert", seed=5)
+        recipe = recipe_from_json(transfer_alone(tiny_table, folder, teacher))
+        run = train(recipe, RunSettings(tmp_path / "run", device="cpu", progress=False))
+        texts = [passage.text for passage in tiny_corpus.passage_by_id.values()]
+        wanted = load_encoder(teacher).encode(texts)
+        before, after = (
+            (one.encode(texts) * wanted).sum(1).mean()
+            for one in (load_encoder(folder), run.encoder)
+        )
+        assert after > before + 0.05
+
+    def test_another_dimension_is_refused_with_what_to_do(
+        self, tiny_table: dict[str, Any], folder: Path, tmp_path: Path
+    ) -> None:
+        recipe = recipe_from_json(transfer_alone(tiny_table, folder, Path("muse")))
+        message = r"'muse' makes vectors of 512 numbers, the student of 32\. .*--dimension 512"
+        with pytest.raises(SettingsError, match=message):
+            train(recipe, RunSettings(tmp_path / "run", device="cpu", progress=False))
+        assert not (tmp_path / "run/run.json").exists()

@@ -45,6 +45,10 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "index": ("clrelkt.cli.index:index", "Make documents searchable, and change them."),
         "search": ("clrelkt.cli.search:search", "Ask an index a question in any language."),
         "compare": ("clrelkt.cli.compare:compare", "Put runs side by side."),
+        "encoder": (
+            "clrelkt.cli.encoder:encoder",
+            "Bring in an encoder from elsewhere, and show what one is.",
+        ),
         "export": ("clrelkt.cli.export:export", "Write an encoder in a form that others open."),
         "convert-muse": (
             "clrelkt.cli.convert_muse:convert_muse",

@@ -144,6 +144,11 @@ def load_transformer(
     pooling = options.pooling or layout.pooling
     network = TransformerNetwork(model, check_modes(pooling), layout.projections)
     _check_pooled(network, folder)
+    if options.dimension is not None:
+        added = _projection(network.dimension, options.dimension)
+        network = TransformerNetwork(
+            network.model, network.pooling, [*layout.projections, added], network.unused
+        )
     return TransformerEncoder(
         network,
         TransformerTokenizer.of(source, limit),
@@ -377,6 +382,14 @@ def _check_pooled(network: TransformerNetwork, folder: Path) -> None:
                     f"{', '.join(network.pooling)})"
                 )
             width = int(projection[0].out_features)  # type: ignore[arg-type]
+
+
+def _projection(width: int, dimension: int) -> nn.Module:
+    """Return a linear layer that keeps angles as well as a random one can; always the same."""
+    linear = nn.Linear(width, dimension, bias=False)
+    generator = torch.Generator().manual_seed(0)
+    nn.init.orthogonal_(linear.weight, generator=generator)
+    return nn.Sequential(linear, nn.Identity())
 
 
 def _prompts(folder: Path, options: TransformerOptions, include: bool) -> Prompts:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from clrelkt.corpora.model import Corpus, Question
-from clrelkt.encoders import TrainableEncoder
+from clrelkt.encoders import Encoder, TextKind, TrainableEncoder, load_encoder
 from clrelkt.encoders.ragged import to_device
-from clrelkt.errors import DataError, TrainingError
+from clrelkt.errors import DataError, SettingsError, TrainingError
 from clrelkt.mining import CandidateSet, DenseMiner, Granularity, Triplets, mine_bm25
 from clrelkt.objectives import distribution_loss, transfer_loss, triplet_loss
 from clrelkt.text import IcuWords
@@ -24,7 +24,7 @@ from clrelkt.training.contrastive import ContrastiveMethod
 from clrelkt.training.recipe import Contrastive, Method, Teacher, Transfer, WarmUp
 from clrelkt.training.stage_method import Material, StageMethod
 
-__all__ = ["prepare"]
+__all__ = ["load_teacher", "prepare"]
 
 
 def prepare(method: Method, material: Material) -> StageMethod:
@@ -195,15 +195,24 @@ class _TransferMethod(_ByColumns):
             )
         self._untranslated = len(material.questions) - len(pairs)
         golds = [_gold_text(question, corpus, settings.granularity) for question, _ in pairs]
+        originals = [translation.text for _, translation in pairs]
         documents = bank.rows(golds, "passage")
-        english = bank.rows((translation.text for _, translation in pairs), "question")
+        english = bank.rows(originals, "question")
         questions = bank.rows((question.text for question, _ in pairs), "question")
         self._examples = np.stack([questions, documents, english], axis=1)
-        self._teacher, self._place = _teacher_vectors(material, documents, english)
-        self._candidates: torch.Tensor | None = None
+        teacher = _Teacher(settings, material)
+        candidates = None
         if settings.distribution is not None:
-            texts = CandidateSet.of(corpus.documents, settings.granularity).texts
-            self._candidates = bank.vectors(material.start, bank.rows(texts, "passage"))
+            candidates = CandidateSet.of(corpus.documents, settings.granularity).texts
+        self._place = np.full(len(bank), -1, dtype=np.int64)
+        distinct, first = np.unique(documents, return_index=True)
+        self._place[distinct] = np.arange(len(distinct))
+        parts = [teacher([golds[number] for number in first], "passage")]
+        other, first = np.unique(english, return_index=True)
+        self._place[other] = np.arange(len(other)) + len(distinct)
+        parts.append(teacher([originals[number] for number in first], "question"))
+        self._teacher = torch.cat(parts)
+        self._candidates = None if candidates is None else teacher(candidates, "passage")
 
     @property
     def notes(self) -> dict[str, int]:
@@ -256,9 +265,34 @@ def _gold_text(question: Question, corpus: Corpus, granularity: Granularity) -> 
     return corpus.passage_by_id[question.passage_id].text
 
 
-def _teacher_vectors(material: Material, *rows: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the start encoder's vectors of the texts of ``rows``, and where each row stands."""
-    distinct = np.unique(np.concatenate(rows))
-    place = np.full(len(material.bank), -1, dtype=np.int64)
-    place[distinct] = np.arange(len(distinct))
-    return material.bank.vectors(material.start, distinct), place
+class _Teacher:
+    """The vectors of the stage's start, or of another encoder, on the device that trains."""
+
+    def __init__(self, settings: Transfer, material: Material) -> None:
+        self._bank = material.bank
+        self._start = material.start
+        self._other: Encoder | None = None
+        if settings.teacher is not None:
+            self._other = load_teacher(settings.teacher, material.start).to(material.bank.device)
+
+    def __call__(self, texts: Sequence[str], kind: TextKind) -> torch.Tensor:
+        """Return unit vectors, shape (texts, dimension)."""
+        if self._other is None:
+            return self._bank.vectors(self._start, self._bank.rows(texts, kind))
+        return torch.from_numpy(self._other.encode(texts, kind)).to(self._bank.device)
+
+
+def load_teacher(name: str, student: Encoder) -> TrainableEncoder:
+    """Return the encoder called ``name``, which is to teach ``student``.
+
+    Raises:
+        SettingsError: its vectors are of another length than the student's.
+    """
+    teacher: TrainableEncoder = load_encoder(name)
+    if teacher.dimension != student.dimension:
+        raise SettingsError(
+            f"teacher {name!r} makes vectors of {teacher.dimension} numbers, the student of "
+            f"{student.dimension}. Give the student a layer that projects them, and train that: "
+            f"clrelkt encoder import STUDENT --dimension {teacher.dimension} -o FOLDER"
+        )
+    return teacher

@@ -114,15 +114,18 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Language knowledge transfer from the stage's start, frozen, to the student.
+    """Language knowledge transfer from a frozen teacher to the student.
 
-    A question without a translation into the documents' language yields no example.
-    ``granularity`` says whether the student sees the gold document whole or the gold passage.
+    The teacher is the stage's start, or the encoder that ``teacher`` names, whose vectors must be
+    as long as the student's. A question without a translation into the documents' language yields
+    no example. ``granularity`` says whether the student sees the gold document whole or the gold
+    passage.
     """
 
     weights: TransferWeights
     granularity: Granularity = "document"
     distribution: Distribution | None = None
+    teacher: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,11 @@ from clrelkt.training.device import matrix_precision
 from clrelkt.training.environment import describe_environment
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.measurements import measure
-from clrelkt.training.methods import prepare
+from clrelkt.training.methods import load_teacher, prepare
 from clrelkt.training.portrait import portray, portrayed_encoders, write_portrait
 from clrelkt.training.process_group import ProcessGroup, process_group
 from clrelkt.training.provenance import count_translated, describe_encoder
-from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage
+from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, Stage, Transfer
 from clrelkt.training.shared_encoder import SharedEncoder
 from clrelkt.training.stage_method import Material
 from clrelkt.training.supplies import load_supplies
@@ -241,10 +241,12 @@ class _Runner(Generic[E]):
         self._device = base.device
         self._corpus = _in_recipe_languages(corpus, recipe)
         self._splits = _splits(self._corpus, recipe, settings.split_seed)
-        for stage in recipe.stages:  # A language that is missing shall stop no run half-way.
+        for stage in recipe.stages:  # What is missing or does not fit shall stop no run half-way.
             languages = self._languages(stage)
             self._splits.train.in_languages(languages)
             self._splits.dev.in_languages(languages)
+            if isinstance(stage.method, Transfer) and stage.method.teacher is not None:
+                load_teacher(stage.method.teacher, base)
         self._supplies = {
             stage.name: load_supplies(stage.method, self._splits.train, self._languages(stage))
             for stage in recipe.stages
