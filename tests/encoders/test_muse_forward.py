@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -237,18 +238,34 @@ def test_under_autocast_rows_are_bfloat16_and_gradients_close(muse: MuseEncoder)
     assert functional.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.99
 
 
-def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(make_tensors: MakeTensors) -> None:
+def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(
+    make_tensors: MakeTensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As torch.compile captures it, without the compiler."""
     from clrelkt.encoders import muse_whole
 
     traced = muse_whole.compiled_row_functions("eager")
+    monkeypatch.setattr(muse_whole, "_row_functions", lambda slots, training: traced)
     texts = [[3, 1, 2], [4] * 30, [0, 3]]
-    assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), texts)
-    muse_whole_row_functions = muse_whole._row_functions
-    try:
-        muse_whole._row_functions = lambda slots: traced
-        assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), texts)
-        longer = [*texts, [1] * 90]
-        assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=None), longer)
-    finally:
-        muse_whole._row_functions = muse_whole_row_functions
+    for more in ([], [[1] * 90]):
+        network = MuseNetwork(make_tensors(VOCABULARY), block_tokens=None)
+        assert_same_as_plain(network, [*texts, *more])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("copies", [1, 400])
+def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(muse: MuseEncoder, copies: int) -> None:
+    texts = ["Wo steht das?", "", "Where does it say that, and where not? " * 40, "水"] * copies
+    compact = muse.compact(muse.tokenize(texts).token_ids)
+    batch = compact.tokenize(texts)
+    pull = torch.linspace(-1, 1, 512)
+    found = {}
+    for device in ("cpu", "cuda"):
+        network = copy.deepcopy(compact.network).to(device)
+        vectors = network(batch.to(device))
+        (vectors * pull.to(device)).mean().backward()
+        flat = torch.cat([value.grad.flatten() for value in network.parameters()])
+        found[device] = vectors.detach().cpu(), flat.cpu()
+    torch.testing.assert_close(found["cuda"][0], found["cpu"][0], rtol=0, atol=1e-5)
+    gradients = [flat for _, flat in found.values()]
+    assert functional.cosine_similarity(*gradients, dim=0) > 1 - 1e-6

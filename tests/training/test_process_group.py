@@ -183,3 +183,14 @@ def test_shares_hold_every_text_once_and_weigh_about_the_same(
     assert all((np.diff(share) > 0).all() for share in shares)
     weights = [sum(lengths[place] for place in share) for share in shares]
     assert max(weights) - min(weights) <= max(lengths, default=0)
+
+
+@given(st.lists(st.integers(500, 2000), max_size=9), st.integers(2, 5), st.integers(3000, 9000))
+def test_many_short_texts_even_out_a_few_long_ones(
+    long_ones: list[int], parts: int, short_ones: int
+) -> None:
+    lengths = [*long_ones, *(7 + place % 11 for place in range(short_ones))]
+    shares = balanced_shares(lengths, parts)
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(lengths)))
+    weights = [sum(lengths[place] for place in share) for share in shares]
+    assert max(weights) <= max(sum(lengths) / parts + 17, max(long_ones, default=0) + 17)

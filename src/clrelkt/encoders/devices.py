@@ -61,14 +61,20 @@ class MultiDeviceEncoder:
         for piece in _pieces(texts, len(self._copies)):
             pieces.put(piece)
 
+        kind_of_device = self._copies[0].device.type
+        low = torch.is_autocast_enabled(kind_of_device)
+        dtype = torch.get_autocast_dtype(kind_of_device)
+
         def work(own: TrainableEncoder, advance: Callable[[int], None]) -> None:
-            while True:
-                try:
-                    piece = pieces.get_nowait()
-                except queue.Empty:
-                    return
-                vectors[piece] = own.encode(texts[piece], kind)
-                advance(piece.stop - piece.start)
+            # A thread of its own knows nothing of the caller's autocast.
+            with torch.autocast(own.device.type, dtype, enabled=low):
+                while True:
+                    try:
+                        piece = pieces.get_nowait()
+                    except queue.Empty:
+                        return
+                    vectors[piece] = own.encode(texts[piece], kind)
+                    advance(piece.stop - piece.start)
 
         with ExitStack() as stack:
             advance: Callable[[int], None] = lambda done: None  # noqa: E731

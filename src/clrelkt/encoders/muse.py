@@ -134,7 +134,9 @@ class MuseNetwork(nn.Module):
         kernel = self._kernel(1, BRANCHES[index][0])
         side_by_side = kernel.permute(1, 0, 2).flatten(1)
         branch = projected[:, index * BRANCH_WIDTH : (index + 1) * BRANCH_WIDTH]
-        return (branch @ side_by_side).view(-1, BRANCH_WIDTH)
+        product = (branch @ side_by_side).view(-1, BRANCH_WIDTH)
+        # Under autocast a CPU would look up rows in bfloat16 many times more slowly.
+        return product.to(projected.dtype) if product.device.type == "cpu" else product
 
     def _residual_layers(self, text: torch.Tensor) -> torch.Tensor:
         first = torch.relu(text @ self.hidden_0)

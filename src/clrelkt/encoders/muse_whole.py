@@ -4,7 +4,8 @@ It computes what ``muse_forward`` computes, in another order. There is nothing i
 has to wait for: sizes that only the GPU knows, such as the number of distinct tokens, are replaced
 by bounds that the host knows. Convolutions are left to the convolution library, which reads each
 row once. All that is done row by row stands in a few functions of plain tensor expressions, which
-are compiled into one pass over the memory each. Sums over the rows of a token or of a text are
+are compiled into one pass over the memory each for large training steps. Sums over the rows of a
+token or of a text are
 taken in two steps of at most ``PART`` rows each, always in the same order: the most frequent token
 of a large batch has tens of thousands of rows.
 """
@@ -27,7 +28,7 @@ from clrelkt.encoders.ragged import RaggedBatch
 __all__ = ["PART", "RowGroups", "WholeLayout", "compiled_row_functions", "pool_rows"]
 
 PART = 128
-_COMPILED_ROWS = 16_384
+_COMPILED_ROWS = 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class _PoolRows(torch.autograd.Function):
             for table, (size, _) in zip(low[2 : 2 + count], BRANCHES, strict=True)
         ]
         kernels = [_convolution_weight(kernel) for kernel in low[2 + count :]]
-        run = _row_functions(layout.slots)
+        run = _row_functions(layout.slots, training=any(ctx.needs_input_grad))
         hidden = run.first(layout.slots, layout.inside, windows, low[1], bias_1)
         convolved = [
             _convolve(rows, kernel, bias)
@@ -218,7 +219,7 @@ class _PoolRows(torch.autograd.Function):
         hidden, convolved = ctx.hidden, ctx.convolved
         ctx.hidden = ctx.convolved = None
         wanted = ctx.needs_input_grad[-len(BRANCHES) :]
-        run = _row_functions(layout.slots)
+        run = _row_functions(layout.slots, training=True)
         grad_output, grad_convolved, pull = run.normalise_backward(
             layout.slots,
             layout.text_of_row,
@@ -451,10 +452,12 @@ class _RowFunctions:
     first_backward: Callable[..., Any] = _first_backward
 
 
-def _row_functions(slots: torch.Tensor) -> _RowFunctions:
-    # To compile takes seconds, and needs a compiler for C; small batches gain nothing by it.
+def _row_functions(slots: torch.Tensor, *, training: bool) -> _RowFunctions:
+    # To compile takes half a minute, and a compiler for C: it pays where steps are large and many.
     large = slots.device.type == "cuda" and slots.shape[0] >= _COMPILED_ROWS
-    return compiled_row_functions() if large and shutil.which("cc") else _RowFunctions()
+    if training and large and shutil.which("cc"):
+        return compiled_row_functions()
+    return _RowFunctions()
 
 
 @functools.cache

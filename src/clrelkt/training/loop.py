@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clrelkt.encoders import TextKind, TrainableEncoder
+from clrelkt.encoders import RaggedBatch, TextKind, TrainableEncoder
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.ragged import to_device
 from clrelkt.errors import TrainingError
@@ -189,15 +189,10 @@ class _StageRun:
         """Choose the texts that this process encodes in a step; each distinct text goes once."""
         encoded = self._method.texts(examples)
         distinct, places = np.unique(encoded, return_inverse=True)
-        dropout = self._stage.optimisation.token_dropout
-        key = (self._around.seed, self._around.number, step)
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0]) if dropout else 0
-        texts = self._bank.select_on_host(distinct, dropout=dropout, seed=seed)
         group = self._around.group
-        shares = balanced_shares(texts.lengths.numpy(), group.size)
+        shares = balanced_shares(self._bank.lengths[distinct], group.size)
         position = np.argsort(np.concatenate(shares))
-        own = shares[group.rank]
-        chosen = texts if group.size == 1 else texts.select(torch.from_numpy(own))
+        chosen = self._choose(distinct, shares[group.rank], step)
         return SharedBatch(
             examples=examples,
             texts=chosen.to(self._bank.device),
@@ -207,6 +202,18 @@ class _StageRun:
                 torch.from_numpy(position[places].reshape(encoded.shape)), self._bank.device
             ),
         )
+
+    def _choose(self, distinct: np.ndarray, share: np.ndarray, step: int) -> RaggedBatch:
+        """Return the texts of a process's share, on the host."""
+        dropout = self._stage.optimisation.token_dropout
+        if not dropout:
+            return self._bank.select_on_host(distinct[share])
+        # What is left out is drawn for the whole batch, so that the number of processes is the same
+        # to it.
+        key = (self._around.seed, self._around.number, step)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        texts = self._bank.select_on_host(distinct, dropout=dropout, seed=seed)
+        return texts.select(torch.from_numpy(share))
 
     def _step(self, batch: SharedBatch, share: float) -> None:
         """Take a step; ``share`` of all steps are done with it."""

@@ -32,6 +32,7 @@ __all__ = [
 Value = TypeVar("Value")
 
 _PATIENCE = timedelta(minutes=30)
+_ONE_BY_ONE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +177,32 @@ def _own_gpu() -> torch.device:
 def balanced_shares(lengths: Sequence[int] | np.ndarray, parts: int) -> list[np.ndarray]:
     """Divide texts of the given lengths (texts,) into ``parts`` of about the same total length.
 
-    The longest is given out first, each to the part that has the least. Returns the numbers of
-    the texts of each part in ascending order, int64.
+    The longest are given out first, each to the part that has the least; the many short ones fill
+    up what the parts lack. Returns the numbers of the texts of each part in ascending order, int64.
     """
     if parts == 1:
         return [np.arange(len(lengths))]
-    lengths = np.asarray(lengths)
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
     owner = np.empty(len(lengths), dtype=np.int64)
     least = [(0, part) for part in range(parts)]
-    for text in np.argsort(-lengths, kind="stable").tolist():
+    for text in order[:_ONE_BY_ONE].tolist():
         total, part = heapq.heappop(least)
         owner[text] = part
         heapq.heappush(least, (total + int(lengths[text]), part))
+    rest = np.sort(order[_ONE_BY_ONE:])
+    if len(rest):
+        totals = np.array([total for total, _ in sorted(least, key=lambda item: item[1])])
+        lacking = (_filled(totals, int(lengths[rest].sum())) - totals).clip(0).cumsum()
+        middles = lengths[rest].cumsum() - lengths[rest] / 2
+        owner[rest] = np.searchsorted(lacking, middles).clip(max=parts - 1)
     return [np.flatnonzero(owner == part) for part in range(parts)]
+
+
+def _filled(totals: np.ndarray, more: int) -> float:
+    """Return the level that ``totals`` reach when ``more`` is poured over them."""
+    ordered = np.sort(totals)
+    levels = (ordered.cumsum() + more) / np.arange(1, len(totals) + 1)
+    # The lowest ones are filled up to the first that stands above their level.
+    full = np.flatnonzero(np.append(ordered[1:], np.inf) >= levels)[0]
+    return float(levels[full])
