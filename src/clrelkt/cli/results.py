@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clrelkt.evaluation.seeds import SeedSummary
-    from clrelkt.reports.records import ReproductionRecord, Targets
+    from clrelkt.reports.records import Performance, ReproductionRecord, Targets
 
 __all__ = ["results"]
 
@@ -31,33 +31,44 @@ _WIDTH = 100
     help="Show the targets of this TOML file beside what the records in its folder say.",
 )
 @click.option(
+    "--performance",
+    is_flag=True,
+    help="Merge rows of benchmarks: PATHS are what their --row wrote, later ones count.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write these targets to a JSON file.",
+    help="Write these targets, or these rows, to a JSON file; rows that are there stay.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
 def results(
     paths: tuple[Path, ...],
     every_language: bool,
     spec: Path | None,
+    performance: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show records: what clrelkt reproduce wrote, and lists of targets.
+    """Show records: what clrelkt reproduce wrote, lists of targets, and rows of benchmarks.
 
     PATHS are files or folders; without any, the folder results.
     """
     from clrelkt.errors import DataError
-    from clrelkt.reports.records import ReproductionRecord, find_records
+    from clrelkt.reports.records import Performance, ReproductionRecord, find_records
 
     if spec is not None:
         if paths:
             raise click.UsageError("--targets takes its records from the SPEC's folder: no PATHS")
         _build_targets(spec, output, as_json)
         return
+    if performance:
+        _merge_performance(paths, output, as_json)
+        return
     if output is not None:
-        raise click.UsageError("-o writes targets: name their SPEC with --targets")
+        raise click.UsageError(
+            "-o writes targets or rows: name a SPEC with --targets, or files with --performance"
+        )
     if not paths and not _FOLDER.is_dir():
         raise DataError(
             f"no folder {str(_FOLDER)!r} here; name the records: clrelkt results FILE or FOLDER"
@@ -70,6 +81,8 @@ def results(
     for record in records:
         if isinstance(record, ReproductionRecord):
             _show_reproduction(record, every_language)
+        elif isinstance(record, Performance):
+            _show_performance(record)
         else:
             _show_targets(record)
 
@@ -86,6 +99,31 @@ def _build_targets(spec: Path, output: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     _show_targets(targets)
+
+
+def _merge_performance(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    from clrelkt.files import write_json
+    from clrelkt.reports.performance import merge_rows
+
+    if not files:
+        raise click.UsageError("--performance needs PATHS: the files that benchmarks wrote")
+    before = [output] if output is not None and output.exists() else []
+    merged = merge_rows([*before, *files])
+    rows = [row.to_json() for row in merged.rows]
+    if output is not None:
+        write_json(output, rows)
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    _show_performance(merged)
+
+
+def _show_performance(performance: Performance) -> None:
+    from rich.console import Console
+
+    from clrelkt.reports.performance import performance_table
+
+    Console().print(performance_table(performance))
 
 
 def _show_reproduction(record: ReproductionRecord, every_language: bool) -> None:

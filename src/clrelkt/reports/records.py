@@ -1,4 +1,4 @@
-"""Records of what was measured, read from JSON: reproductions, and targets beside them."""
+"""Records of what was measured, read from JSON: reproductions, targets beside them, speed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from clrelkt.errors import DataError
 from clrelkt.evaluation.seeds import Estimate, SeedSummary
 
 __all__ = [
+    "Performance",
+    "PerformanceRow",
+    "Record",
     "ReproductionRecord",
     "Target",
     "Targets",
@@ -106,14 +109,59 @@ class Targets:
         return {"kind": "targets", "name": self.name, "rows": [row.to_json() for row in self.rows]}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceRow:
+    """How fast ours is, ``against`` a peer or a limit on the same work, as a benchmark wrote it.
+
+    ``ratio`` was to be at least ``target``, and went from ``spread[0]`` to ``spread[1]`` in the
+    rounds. ``ours`` and ``theirs`` are in ``unit``, ``peak_memory`` in bytes, None where it was not
+    measured.
+    """
+
+    work: str
+    against: str
+    target: float
+    ratio: float
+    spread: tuple[float, float]
+    ours: float
+    theirs: float
+    unit: str
+    peak_memory: float | None
+    command: str
+    commit: str
+    hardware: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "spread": list(self.spread)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performance:
+    """A list of such rows."""
+
+    name: str
+    rows: tuple[PerformanceRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the name and the rows."""
+        rows = [row.to_json() for row in self.rows]
+        return {"kind": "performance", "name": self.name, "rows": rows}
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownRecord:
-    """A JSON file that is neither of the two."""
+    """A JSON file that is none of these."""
 
     path: Path
 
 
-def find_records(paths: Sequence[Path]) -> tuple[ReproductionRecord | Targets, ...]:
+Record = ReproductionRecord | Targets | Performance
+
+
+def find_records(paths: Sequence[Path]) -> tuple[Record, ...]:
     """Read files, and the ``*.json`` files of folders, in the order given and by name.
 
     Files of another kind are passed over in a folder that has records too.
@@ -122,7 +170,7 @@ def find_records(paths: Sequence[Path]) -> tuple[ReproductionRecord | Targets, .
         DataError: a file that cannot be read, has faults or is of another kind; a folder without
             records.
     """
-    found: list[ReproductionRecord | Targets] = []
+    found: list[Record] = []
     for path in paths:
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         read = [read_record(file) for file in files]
@@ -130,19 +178,26 @@ def find_records(paths: Sequence[Path]) -> tuple[ReproductionRecord | Targets, .
         if not known:
             raise DataError(
                 f"{path}: {'no record here' if path.is_dir() else 'is not a record'}; expected "
-                "what clrelkt reproduce --record writes, or a list of targets"
+                "what clrelkt reproduce --record writes, a list of targets, or rows of benchmarks"
             )
         found += known
     return tuple(found)
 
 
-def read_record(path: Path) -> ReproductionRecord | Targets | UnknownRecord:
+def read_record(path: Path) -> Record | UnknownRecord:
     """Read one file.
 
     Raises:
         DataError: it cannot be read, or has faults.
     """
     value = read_json(path)
+    rows_of_speed = value if isinstance(value, list) else [value]
+    if any(isinstance(row, dict) and "against" in row for row in rows_of_speed):
+        found = [
+            checked(partial(_performance_row, row), f"{path}: row {place}", "row")
+            for place, row in enumerate(rows_of_speed)
+        ]
+        return Performance(name=path.stem, rows=tuple(found))
     if isinstance(value, list):
         rows = [
             checked(partial(_target, row), f"{path}: row {place}", "target")
@@ -195,6 +250,25 @@ def _target(row: Mapping[str, Any]) -> Target:
         target=target if isinstance(target, str) else number(target, "target"),
         measured=number(row["measured"], "measured"),
         interval=interval,
+        command=text(row, "command"),
+        commit=text(row, "commit"),
+        hardware=text(row, "hardware"),
+    )
+
+
+def _performance_row(row: Mapping[str, Any]) -> PerformanceRow:
+    low, high = row["spread"]
+    memory = row["peak_memory"]
+    return PerformanceRow(
+        work=text(row, "work"),
+        against=text(row, "against"),
+        target=number(row["target"], "target"),
+        ratio=number(row["ratio"], "ratio"),
+        spread=(number(low, "spread"), number(high, "spread")),
+        ours=number(row["ours"], "ours"),
+        theirs=number(row["theirs"], "theirs"),
+        unit=text(row, "unit"),
+        peak_memory=None if memory is None else number(memory, "peak_memory"),
         command=text(row, "command"),
         commit=text(row, "commit"),
         hardware=text(row, "hardware"),
