@@ -31,9 +31,14 @@ def tokenized_ahead(
 
     A block is tokenised while the caller works on the one before.
     """
+    blocks = list(_blocks(texts))
+    if len(blocks) < 2:
+        # A thread takes longer to start than a question to tokenise.
+        yield from ((block.start, encoder.tokenize(texts, kind)) for block in blocks)
+        return
     with ThreadPoolExecutor(1) as pool:
         coming = None
-        for block in _blocks(texts):
+        for block in blocks:
             made = pool.submit(encoder.tokenize, texts[block], kind)
             if coming is not None:
                 yield coming[0], coming[1].result()
