@@ -30,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Load:
     statuses: dict[str, int]
     versions: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    processor_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -66,13 +67,19 @@ class Load:
     def summary(self) -> dict[str, Any]:
         """Return rate and percentiles, times in milliseconds."""
         ordered = sorted(self.latencies)
-        at = lambda share: 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
+
+        def at(share: float) -> float:
+            if not ordered:
+                return float("nan")
+            return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
         return {
             "clients": self.clients,
             "requests": len(ordered),
             "requests_per_second": self.rate,
             "p50_ms": at(0.50),
             "p99_ms": at(0.99),
+            "server_processor_ms": 1000 * self.processor_seconds / max(1, len(ordered)),
             "failed": self.failed,
         }
 
@@ -204,32 +211,50 @@ def server_main(variant: str, index: Path, threads: int) -> None:
     from clrelkt.encoders import load_encoder
     from clrelkt.search import Index
     from clrelkt.server import Address, ServerSettings, serve
+    from clrelkt.server.questions import question_encoder
     from clrelkt.server.service import SearchService
 
     torch.set_num_threads(threads)
     opened = Index.open(index, load_encoder("muse"))
+    encode = question_encoder(opened)
     if variant == "idle encoder":
         vector = opened.encode_questions(["Who wrote this?"])[0]
 
         def encode_nothing(questions: Sequence[str]) -> np.ndarray:
             return np.broadcast_to(vector, (len(questions), len(vector)))
 
-        opened.encode_questions = encode_nothing  # type: ignore[method-assign]
+        encode = encode_nothing
     settings = ServerSettings(
         max_batch=1 if variant == "alone" else 64,
         remembered=20_000 if variant == "remembered" else 0,
         hosts=("localhost",),
         max_per_client=256,
     )
-    serve(SearchService(opened, settings), Address(port=0))
+    serve(SearchService(opened, settings, encode=encode), Address(port=0))
 
 
 # The measuring process
 
 
+@dataclass(frozen=True)
+class Target:
+    """A server that runs."""
+
+    pid: int
+    port: int
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that it has taken so far; 0 where the system does not tell."""
+        path = Path(f"/proc/{self.pid}/stat")
+        if not path.exists():
+            return 0.0
+        fields = path.read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def server(variant: str, index: Path, threads: int) -> Iterator[int]:
-    """Start a server process and yield its port; it must end well."""
+def server(variant: str, index: Path, threads: int) -> Iterator[Target]:
+    """Start a server process; it must end well."""
     command = [sys.executable, __file__, "--serve", variant, "--index", str(index)]
     process = subprocess.Popen(
         [*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True
@@ -237,25 +262,22 @@ def server(variant: str, index: Path, threads: int) -> Iterator[int]:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        yield int(line.rsplit(":", 1)[1].strip().rstrip("/"))
+        yield Target(process.pid, int(line.rsplit(":", 1)[1].strip().rstrip("/")))
     finally:
         process.terminate()
         if process.wait(60) != 0:
             sys.exit(f"the server {variant!r} ended with status {process.returncode}")
 
 
-def load_from_elsewhere(port: int, clients: int, seconds: float, questions: Path) -> Load:
+def load_from_elsewhere(target: Target, clients: int, seconds: float, questions: Path) -> Load:
     """Load a server from another process."""
-    with start_client(port, clients, seconds, questions) as process:
-        out, _ = process.communicate(timeout=seconds + 120)
-    if process.returncode:
-        sys.exit(f"the client ended with status {process.returncode}")
-    return Load(**json.loads(out))
-
-
-def start_client(port: int, clients: int, seconds: float, questions: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--client", str(port), str(clients), str(seconds)]
-    return subprocess.Popen([*command, str(questions)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, "--client", str(target.port), str(clients), str(seconds)]
+    before = target.processor_seconds()
+    done = subprocess.run([*command, str(questions)], stdout=subprocess.PIPE, text=True)
+    taken = target.processor_seconds() - before
+    if done.returncode:
+        sys.exit(f"the client ended with status {done.returncode}")
+    return replace(Load(**json.loads(done.stdout)), processor_seconds=taken)
 
 
 def soak(index: Path, questions: Path, minutes: float, threads: int) -> dict[str, Any]:
@@ -265,9 +287,9 @@ def soak(index: Path, questions: Path, minutes: float, threads: int) -> dict[str
 
     writer = Index.open(index, load_encoder("muse"))
     change = threading.Thread(target=_change_twice, args=(writer, 20 * minutes))
-    with server("batched", index, threads) as port:
+    with server("batched", index, threads) as target:
         change.start()
-        load = load_from_elsewhere(port, 64, 60 * minutes, questions)
+        load = load_from_elsewhere(target, 64, 60 * minutes, questions)
         change.join()
     return load.summary() | {
         "minutes": minutes,
@@ -302,14 +324,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     loads: dict[tuple[str, int], list[Load]] = {}
     with ExitStack() as stack:
-        ports = {v: stack.enter_context(server(v, index, arguments.threads)) for v in VARIANTS}
-        for variant, port in ports.items():  # Until caches are filled and pages are read.
+        targets = {v: stack.enter_context(server(v, index, arguments.threads)) for v in VARIANTS}
+        for variant, target in targets.items():  # Until caches are filled and pages are read.
             warm = len(texts) / 400 if variant == "remembered" else 2
-            load_from_elsewhere(port, 64, min(warm, arguments.seconds * 3), questions)
+            load_from_elsewhere(target, 64, min(warm, arguments.seconds * 3), questions)
         for number in range(arguments.rounds):
             for clients in CLIENTS:
-                for variant, port in ports.items():
-                    load = load_from_elsewhere(port, clients, arguments.seconds, questions)
+                for variant, target in targets.items():
+                    load = load_from_elsewhere(target, clients, arguments.seconds, questions)
                     loads.setdefault((variant, clients), []).append(load)
                     print(
                         f"round {number + 1}, {clients} clients, {variant}: {load.rate:,.0f} "
@@ -348,12 +370,16 @@ def middle(loads: Sequence[Load]) -> Load:
 
 def show(record: dict[str, Any]) -> None:
     """Print the record as tables."""
-    print(f"{'server':<14}{'clients':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}")
+    print(
+        f"{'server':<14}{'clients':>8}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}"
+        f"{'processor ms':>14}{'failed':>8}"
+    )
     for variant, rows in record["loads"].items():
         for row in rows:
             print(
                 f"{variant:<14}{row['clients']:>8}{row['requests_per_second']:>12,.0f}"
-                f"{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}{row['failed']:>8}"
+                f"{row['p50_ms']:>9.1f}{row['p99_ms']:>9.1f}"
+                f"{row['server_processor_ms']:>14.2f}{row['failed']:>8}"
             )
     targets = {"batched to alone, 64 clients": 2.0, "batched to idle encoder, 64 clients": 0.8}
     for name, ratio in record["ratios"].items():

@@ -19,6 +19,7 @@ from clrelkt.encoders import MuseEncoder
 from clrelkt.reader import Reader
 from clrelkt.search import Index, IndexDocument
 from clrelkt.server import Address, ServerSettings, make_server
+from clrelkt.server.questions import EncodeQuestions
 from clrelkt.server.running import bound_socket
 from clrelkt.server.service import SearchService
 
@@ -126,10 +127,13 @@ Serve = Callable[..., Any]
 
 @contextmanager
 def running(
-    index: Index, settings: ServerSettings | None = None, reader: Reader | None = None
+    index: Index,
+    settings: ServerSettings | None = None,
+    reader: Reader | None = None,
+    encode: EncodeQuestions | None = None,
 ) -> Iterator[Served]:
     """Run a server until the block ends; it must end by itself when told to."""
-    service = SearchService(index, settings, reader)
+    service = SearchService(index, settings, reader, encode)
     server = make_server(service, Address(port=0), grace=20)
     with bound_socket(Address(port=0)) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

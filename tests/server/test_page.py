@@ -295,6 +295,10 @@ def test_nothing_found_is_told(page: Page) -> None:
     page.open(q="bees", languages="ro")
     assert "Nothing found" in page.text("#results")
     assert page.text("#status") == "Nothing found."
+    assert "No document in Romanian" in page.text(".notice")
+    page.find(".notice .onward")[0].click()
+    page.wait(lambda: page.documents)
+    assert "languages" not in page.query
 
 
 def test_a_question_that_is_too_long_is_told(page: Page) -> None:

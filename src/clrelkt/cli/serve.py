@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -58,6 +58,13 @@ __all__ = ["serve"]
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that compute. [default: all]")
 @click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="What mUSE multiplies in; auto is bfloat16 where the processor is made for it.",
+)
+@click.option(
     "--max-batch",
     type=click.IntRange(min=1),
     default=64,
@@ -103,6 +110,7 @@ def serve(
     no_answer_threshold: float,
     device: str,
     threads: int | None,
+    precision: Any,
     max_batch: int,
     max_waiting: int,
     max_per_client: int,
@@ -125,6 +133,7 @@ def serve(
     from clrelkt.server import serve as run_server
 
     try:
+        from clrelkt.server.questions import question_encoder
         from clrelkt.server.service import SearchService
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
@@ -143,7 +152,8 @@ def serve(
     )
     opened = Index.open(index, encoder, device=device)
     answering = _reader(reader_name, no_answer_threshold, device)
-    run_server(SearchService(opened, settings, answering), address)
+    encode = question_encoder(opened, precision)
+    run_server(SearchService(opened, settings, answering, encode), address)
 
 
 def _reader(name: str | None, threshold: float, device: str) -> Reader | None:

@@ -90,8 +90,14 @@ class MuseNetwork(nn.Module):
 
     def forward(self, batch: RaggedBatch) -> torch.Tensor:
         """Return unit vectors, shape (texts, 512)."""
-        pooled = self._pool(batch)
-        count = batch.lengths.to(pooled.dtype).unsqueeze(1)
+        return self.vectors_of(self._pool(batch), batch.lengths)
+
+    def vectors_of(self, pooled: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors, shape (texts, 512), of texts' sums of tokens, shape (texts, 1280).
+
+        ``lengths`` (texts,) counts their tokens.
+        """
+        count = lengths.to(pooled.dtype).unsqueeze(1)
         summed = pooled * self.token_gain + count * self.token_bias
         text = (summed @ self.token_linear + count * self.token_linear_bias) / count.sqrt()
         return self._residual_layers(text)
@@ -107,19 +113,36 @@ class MuseNetwork(nn.Module):
         embedded: torch.Tensor = self.embedding
         if layout.distinct is not None:
             embedded = functional.embedding(layout.distinct, self.embedding)
-        projected = self._project(embedded)
+        projected, windows = self.token_products(embedded)
         arguments = (
             embedded,
             projected,
-            tuple(self._windows(projected, index) for index in range(len(BRANCHES))),
+            windows,
             self.convolution_bias_1,
-            tuple(self._kernel(2, size) for size, _ in BRANCHES),
+            self.second_kernels,
             self.convolution_bias_2,
             LAYER_NORM_EPSILON,
         )
         if isinstance(layout, WholeLayout):
             return pool_rows(layout, *arguments)
         return pool_tokens(layout, *arguments)
+
+    def token_products(
+        self, embedded: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return what distinct tokens decide each by itself, the gap between texts behind them.
+
+        From embeddings of shape (distinct, 512): their projections, shape (distinct + 1, 768), and
+        for each branch of window n the products with the first convolution's kernel, shape
+        ((distinct + 1) * n, 256).
+        """
+        projected = self._project(embedded)
+        return projected, tuple(self._windows(projected, index) for index in range(len(BRANCHES)))
+
+    @property
+    def second_kernels(self) -> tuple[torch.Tensor, ...]:
+        """The second convolutions' kernels, shape (n, 256, 256) for a branch of window n."""
+        return tuple(self._kernel(2, size) for size, _ in BRANCHES)
 
     def _kernel(self, layer: int, size: int) -> torch.Tensor:
         return self.get_parameter(f"convolution_{layer}_window_{size}")

@@ -142,7 +142,8 @@ def pool_tokens(
         windows: for each branch of window n the product of ``projected`` with the n slices of the
             first convolution's kernel, shape ((distinct + 1) * n, 256).
         bias_1: bias of the first convolutions, shape (768,).
-        kernels_2: second convolutions' kernels, shape (n, 256, 256) each.
+        kernels_2: second convolutions' kernels, shape (n, 256, 256) each; of another type than the
+            rest only where no gradient is wanted.
         bias_2: bias of the second convolutions, shape (768,).
         epsilon: LayerNorm's epsilon.
 
@@ -285,11 +286,16 @@ def _second_convolutions(
     hidden: torch.Tensor, kernels: list[torch.Tensor], bias: torch.Tensor
 ) -> torch.Tensor:
     output = bias.expand(hidden.shape[0], -1).contiguous()
+    # Kernels of less precision make the products in it; sums stay in that of ``hidden``.
+    factors = hidden.to(kernels[0].dtype)
     for index, (size, left) in enumerate(BRANCHES):
-        target, source = output[:, _branch(index)], hidden[:, _branch(index)]
+        target, source = output[:, _branch(index)], factors[:, _branch(index)]
         for slot in range(size):
             reads, readers = _shifted(source, slot - left)
-            target[readers].addmm_(reads, kernels[index][slot])
+            if factors.dtype == output.dtype:
+                target[readers].addmm_(reads, kernels[index][slot])
+            else:
+                target[readers].add_(reads @ kernels[index][slot])
     return output.relu_().add_(hidden)
 
 

@@ -99,10 +99,12 @@ def bound_socket(address: Address) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(place)
-        sock.listen(_BACKLOG)
+        with contextlib.ExitStack() as failure:
+            sock = failure.enter_context(socket.socket(family, kind, protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(place)
+            sock.listen(_BACKLOG)
+            failure.pop_all()
     except OSError as error:
         raise StorageError(
             f"{address.host} port {address.port}: {error.strerror or error}. Name another --port "

@@ -28,6 +28,7 @@ from clrelkt.server.answers import (
 )
 from clrelkt.server.batching import BatcherClosedError, MicroBatcher, QueueFullError
 from clrelkt.server.metrics import Metrics
+from clrelkt.server.questions import EncodeQuestions
 from clrelkt.server.remembering import RememberedVectors
 from clrelkt.server.requests import DocumentsRequest, RequestError, SearchRequest
 from clrelkt.server.settings import ServerSettings
@@ -58,13 +59,20 @@ class SearchService:
     """An index, and a reader where there is one, behind queues."""
 
     def __init__(
-        self, index: Index, settings: ServerSettings | None = None, reader: Reader | None = None
+        self,
+        index: Index,
+        settings: ServerSettings | None = None,
+        reader: Reader | None = None,
+        encode: EncodeQuestions | None = None,
     ) -> None:
+        """Serve ``index``; ``encode`` takes the place of its ``encode_questions``."""
         self.index = index
         self.reader = reader
         self.settings = settings or ServerSettings()
         self.metrics = Metrics()
-        self._vectors = RememberedVectors(index.encode_questions, self.settings.remembered)
+        self._vectors = RememberedVectors(
+            encode or index.encode_questions, self.settings.remembered
+        )
         self._searcher: MicroBatcher[SearchRequest, _Found] | None = None
         self._answerer: MicroBatcher[_ToRead, Sequence[Answer | None]] | None = None
         self._refresher: asyncio.Task[None] | None = None

@@ -211,12 +211,17 @@ function drawHits(state, found) {
   const many = found.hits.length;
   if (!many) {
     status.textContent = "Nothing found.";
-    const advice = state.languages.length
-      ? "No document in the chosen languages. Take the filter away to search in all."
+    const filtered = state.languages.length > 0;
+    const advice = filtered
+      ? `No document in ${state.languages.map(nameOf).join(" or ")} has been found.`
       : "There is nothing in this index yet.";
-    results.replaceChildren(
-      make("div", { className: "notice" }, make("h2", {}, "Nothing found"), make("p", {}, advice)),
-    );
+    const notice = make("div", { className: "notice" }, make("h2", {}, "Nothing found"), make("p", {}, advice));
+    if (filtered) {
+      const all = make("button", { className: "onward", type: "button" }, "Search in all languages");
+      all.addEventListener("click", () => go({ ...state, languages: [] }));
+      notice.append(all);
+    }
+    results.replaceChildren(notice);
     return;
   }
   const milliseconds = Math.max(1, Math.round(found.seconds * 1000));
@@ -327,9 +332,11 @@ function drawAnswer(state, hits) {
   const link = make("a", {}, titleOf(best));
   link.href = addressOf({ ...state, document: best.document_id, passage: best.passage_id });
   link.addEventListener("click", (event) => openDocument(event, best.document_id, best.passage_id));
+  const long = best.answer.text.length > 90 ? " long" : "";
+  const said = make("p", { className: `said${long}` }, best.answer.text);
   answerPlace.replaceChildren(
     make("h2", {}, "Answer"),
-    inLanguage(make("p", { className: "said" }, best.answer.text), best.language),
+    inLanguage(said, best.language),
     make("p", { className: "from" }, "from ", inLanguage(link, best.language)),
   );
   answerPlace.hidden = false;
