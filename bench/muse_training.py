@@ -154,6 +154,8 @@ def measure(arguments: argparse.Namespace) -> None:
     with matrix_precision(torch.device(device)):
         limits = measure_limits(device, torch.bfloat16 if low else torch.float32)
         steps = Steps(options, tokens, arguments.precision)
+        if arguments.whole:
+            steps.encoder.network.block_tokens = None
         steps.take(3)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -213,6 +215,9 @@ def main() -> None:
     parser.add_argument("--device", help="cpu or cuda [default: cuda where there is one]")
     parser.add_argument("--tokens", type=int, help="tokens of a step [default: 524288]")
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument(
+        "--whole", action="store_true", help="the pass over whole batches (encoders/muse_whole.py)"
+    )
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")

@@ -244,7 +244,7 @@ def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(
     """As torch.compile captures it, without the compiler."""
     from clrelkt.encoders import muse_whole
 
-    traced = muse_whole.compiled_row_functions("eager")
+    traced = muse_whole.compiled_row_functions("eager", whole=True)
     monkeypatch.setattr(muse_whole, "_row_functions", lambda slots, training: traced)
     texts = [[3, 1, 2], [4] * 30, [0, 3]]
     for more in ([], [[1] * 90]):
@@ -253,8 +253,11 @@ def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("copies", [1, 400])
-def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(muse: MuseEncoder, copies: int) -> None:
+def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(
+    muse: MuseEncoder, copies: int, whole: bool
+) -> None:
     texts = ["Wo steht das?", "", "Where does it say that, and where not? " * 40, "水"] * copies
     compact = muse.compact(muse.tokenize(texts).token_ids)
     batch = compact.tokenize(texts)
@@ -262,6 +265,8 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(muse: MuseEncoder, copie
     found = {}
     for device in ("cpu", "cuda"):
         network = copy.deepcopy(compact.network).to(device)
+        if whole and device == "cuda":
+            network.block_tokens = None
         vectors = network(batch.to(device))
         (vectors * pull.to(device)).mean().backward()
         flat = torch.cat([value.grad.flatten() for value in network.parameters()])

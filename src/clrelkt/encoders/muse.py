@@ -49,7 +49,7 @@ class MuseNetwork(nn.Module):
     Embedding, three branches of two convolutions each (windows of 2, 3 and 5 tokens), LayerNorm
     and a linear layer a token, a sum over the tokens divided by the square root of their number,
     and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time;
-    with None it does as a GPU does, and works through a whole batch at once.
+    with None the whole batch is worked through in another way (``muse_whole``).
     """
 
     def __init__(
@@ -105,8 +105,7 @@ class MuseNetwork(nn.Module):
     def _pool(self, batch: RaggedBatch) -> torch.Tensor:
         """Return the sum of each text's normalised tokens, shape (texts, 1280)."""
         layout: TokenLayout | WholeLayout
-        by_blocks = self.block_tokens is not None and batch.token_ids.device.type == "cpu"
-        if batch.tokens and not by_blocks:
+        if batch.tokens and self.block_tokens is None:
             layout = WholeLayout.of(batch, self.embedding.shape[0])
         else:
             layout = TokenLayout.of(batch, self.block_tokens or CPU_BLOCK_TOKENS)

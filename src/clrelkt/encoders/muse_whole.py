@@ -1,18 +1,18 @@
-"""mUSE's forward and backward pass over all rows of a batch at once, for a GPU.
+"""mUSE's forward and backward pass over all rows of a batch at once, as a GPU might do best.
 
-It computes what ``muse_forward`` computes, in another order. There is nothing in it that the host
-has to wait for: sizes that only the GPU knows, such as the number of distinct tokens, are replaced
-by bounds that the host knows. Convolutions are left to the convolution library, which reads each
-row once. All that is done row by row stands in a few functions of plain tensor expressions, which
-are compiled into one pass over the memory each for large training steps. Sums over the rows of a
-token or of a text are
-taken in two steps of at most ``PART`` rows each, always in the same order: the most frequent token
-of a large batch has tens of thousands of rows.
+Not used unless asked for (``MuseNetwork.block_tokens`` None): on two H100s a first form of it, with
+convolutions of cuDNN, was several times slower than ``muse_forward``. It computes what
+``muse_forward`` computes, in another order. There is nothing in it that the host has to wait for:
+sizes that only the GPU knows, such as the number of distinct tokens, are replaced by bounds that
+the host knows. A convolution is a matrix product for each place of its window. All that is done row
+by row stands in a few functions of plain tensor expressions, which are compiled into one pass over
+the memory each for large training steps. Sums over the rows of a token or of a text are taken in
+two steps of at most ``PART`` rows each, always in the same order: the most frequent token of a
+large batch has tens of thousands of rows.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import shutil
 from collections.abc import Callable, Sequence
@@ -182,13 +182,13 @@ class _PoolRows(torch.autograd.Function):
             table.view(-1, size, BRANCH_WIDTH)
             for table, (size, _) in zip(low[2 : 2 + count], BRANCHES, strict=True)
         ]
-        kernels = [_convolution_weight(kernel) for kernel in low[2 + count :]]
+        kernels = low[2 + count :]
         run = _row_functions(layout.slots, training=any(ctx.needs_input_grad))
         hidden = run.first(layout.slots, layout.inside, windows, low[1], bias_1)
         convolved = [
-            _convolve(rows, kernel, bias)
-            for rows, kernel, bias in zip(
-                hidden, kernels, torch.split(bias_2.to(dtype), BRANCH_WIDTH), strict=True
+            _convolve(rows, kernel, bias, left)
+            for rows, kernel, bias, (_, left) in zip(
+                hidden, kernels, torch.split(bias_2.to(dtype), BRANCH_WIDTH), BRANCHES, strict=True
             )
         ]
         exact = embedded.to(_exact(dtype))
@@ -236,11 +236,12 @@ class _PoolRows(torch.autograd.Function):
         grad_bias_2 = torch.cat([rows.sum(0, dtype=exact) for rows in grad_convolved])
         reached, grad_kernels = [], []
         for index, kernel in enumerate(kernels):
-            into, own = _convolve_backward(
-                grad_convolved[index], hidden[index], kernel, wanted[index]
-            )
-            reached.append(into)
-            grad_kernels.append(None if own is None else _kernel_gradient(own, BRANCHES[index][0]))
+            left = BRANCHES[index][1]
+            reached.append(_convolve_back(grad_convolved[index], kernel, left))
+            own = None
+            if wanted[index]:
+                own = _kernel_gradient(grad_convolved[index], hidden[index], kernel.shape[0], left)
+            grad_kernels.append(own)
         del grad_convolved
         grad_hidden, grad_summed = run.first_backward(
             layout.slots, layout.inside, reached, grad_output, hidden, projected
@@ -269,59 +270,32 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _convolution_weight(kernel: torch.Tensor) -> torch.Tensor:
-    """Return a kernel (n, in, out) as a convolution's weight (out, in, 1, n), n made odd."""
-    odd = functional.pad(kernel, (0, 0, 0, 0, 1 - kernel.shape[0] % 2, 0))
-    weight = odd.permute(2, 1, 0).unsqueeze(2)
-    return weight.contiguous(memory_format=torch.channels_last)
+def _shifted(rows: torch.Tensor, size: int, left: int) -> list[torch.Tensor]:
+    """Return, for each place of a window, the rows that stand there, shape (rows, 256) each."""
+    padded = functional.pad(rows, (0, 0, left, size - 1 - left))
+    return [padded[place : place + rows.shape[0]] for place in range(size)]
 
 
-def _kernel_gradient(weight: torch.Tensor, size: int) -> torch.Tensor:
-    return weight.squeeze(2).permute(2, 1, 0)[-size:]
+def _convolve(
+    rows: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, left: int
+) -> torch.Tensor:
+    total = bias.unsqueeze(0)
+    for shifted, own in zip(_shifted(rows, kernel.shape[0], left), kernel, strict=True):
+        total = torch.addmm(total, shifted, own)
+    return total
 
 
-def _as_image(rows: torch.Tensor) -> torch.Tensor:
-    """Return rows (rows, 256) as an image of one line (1, 256, 1, rows), in the same memory."""
-    return rows.view(1, 1, *rows.shape).permute(0, 3, 1, 2)
+def _convolve_back(gradient: torch.Tensor, kernel: torch.Tensor, left: int) -> torch.Tensor:
+    """Return the gradient of a convolution's rows: a convolution the other way round."""
+    size = kernel.shape[0]
+    mirrored = kernel.flip(0).transpose(1, 2)
+    return _convolve(gradient, mirrored, gradient.new_zeros(kernel.shape[1]), size - 1 - left)
 
 
-def _as_rows(image: torch.Tensor) -> torch.Tensor:
-    return image.permute(0, 2, 3, 1).reshape(image.shape[3], image.shape[1])
-
-
-def _convolution_precision() -> contextlib.AbstractContextManager[None]:
-    """Let float32 convolutions round to TF32 where matrix products may, and only there."""
-    return torch.backends.cudnn.flags(
-        enabled=True,
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        allow_tf32=torch.get_float32_matmul_precision() != "highest",
-    )
-
-
-def _convolve(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    padding = (0, weight.shape[3] // 2)
-    with _convolution_precision():
-        return _as_rows(functional.conv2d(_as_image(rows), weight, bias, padding=padding))
-
-
-def _convolve_backward(
-    gradient: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, wanted: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    with _convolution_precision():
-        into, own, _ = torch.ops.aten.convolution_backward(
-            _as_image(gradient),
-            _as_image(rows),
-            weight,
-            None,
-            (1, 1),
-            (0, weight.shape[3] // 2),
-            (1, 1),
-            False,
-            (0, 0),
-            1,
-            (True, wanted, False),
-        )
-    return _as_rows(into), own
+def _kernel_gradient(
+    gradient: torch.Tensor, rows: torch.Tensor, size: int, left: int
+) -> torch.Tensor:
+    return torch.stack([shifted.T @ gradient for shifted in _shifted(rows, size, left)])
 
 
 def _window_gradient(groups: RowGroups, rows: torch.Tensor, size: int, left: int) -> torch.Tensor:
@@ -461,12 +435,12 @@ def _row_functions(slots: torch.Tensor, *, training: bool) -> _RowFunctions:
 
 
 @functools.cache
-def compiled_row_functions(backend: str = "inductor") -> _RowFunctions:
-    """Return the functions compiled, each as a whole."""
+def compiled_row_functions(backend: str = "inductor", *, whole: bool = False) -> _RowFunctions:
+    """Return the functions compiled; with ``whole`` it is an error to fall back to running them."""
 
     def fused(function: Callable[..., Any]) -> Callable[..., Any]:
         made: Callable[..., Any] = torch.compile(
-            function, dynamic=True, fullgraph=True, backend=backend
+            function, dynamic=True, fullgraph=whole, backend=backend
         )
         return made
 
