@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -109,7 +109,7 @@ class VarlenAttention:
 
         assert bias is None
         layout = self._layout
-        side = -1 if window is None else window
+        seen: dict[str, Any] = {} if window is None else {"window_size": (window, window)}
         found = varlen_attn(
             query,
             key,
@@ -118,7 +118,7 @@ class VarlenAttention:
             layout.cumulative,
             layout.longest,
             layout.longest,
-            window_size=(side, side),
+            **seen,
         )
         assert isinstance(found, torch.Tensor)
         return found.flatten(1)

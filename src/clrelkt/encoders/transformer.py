@@ -156,8 +156,13 @@ class TransformerNetwork(nn.Module):
 
     def needs_no_order(self, device: torch.device) -> bool:
         """Whether attention on ``device`` pads nothing, whatever stands beside each other."""
-        plain = self._ragged is not None and self.model.config.model_type not in BIASED
-        return plain and device.type == "cuda" and self._dtype(device) in _HALVES
+        if self._ragged is None or device.type != "cuda" or self._dtype(device) not in _HALVES:
+            return False
+        config = self.model.config
+        width = config.hidden_size // config.num_attention_heads
+        # What PyTorch's kernel can do.
+        fits = width % 8 == 0 and width <= 256
+        return fits and config.model_type not in BIASED and _is_ampere(device)
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if torch.is_autocast_enabled(device.type):
@@ -421,6 +426,11 @@ def _passages(
     cut = torch.tensor(parts)
     place = batch.lengths.device
     return RaggedBatch(batch.token_ids, cut.to(place), cut), torch.tensor(counts)
+
+
+def _is_ampere(device: torch.device) -> bool:
+    """Whether a GPU is of the generation of 2020 or a later one."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _warn(message: str) -> None:

@@ -16,11 +16,13 @@ from clrelkt.encoders.pieces import NewPieces
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.tokenizer import refuse_lone_surrogates
 from clrelkt.errors import EncoderError
-from clrelkt.text import sentence_starts
+from clrelkt.text.passages import split_passages
 
 __all__ = ["Marks", "TransformerTokenizer"]
 
 _SMALL = 8
+_LANGUAGE = "en"
+"""Whose rules split sentences: texts do not say which language they are in."""
 
 
 class Marks:
@@ -227,47 +229,22 @@ class TransformerTokenizer:
 
     def _passages(self, text: str, prompt: str) -> list[str]:
         """Return the text in pieces of at most ``max_length`` tokens, prompt and marks included."""
-        starts = sentence_starts(text)
-        sentences = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-        return [prompt + passage for passage in self._packed(sentences, prompt)]
+        room = max(1, self.max_length - len(self._source.encode([prompt])[0]))
+        return [prompt + passage for passage in self._fitting(text, prompt, room)]
 
-    def _packed(self, parts: list[str], prompt: str) -> list[str]:
-        """Join neighbouring parts as long as they fit; cut those that do not fit alone."""
-        lengths = self._lengths(parts, prompt)
-        overhead = self._lengths([""], prompt)[0]
-        packed: list[str] = []
-        current, size = "", overhead
+    def _fitting(self, text: str, prompt: str, budget: int) -> list[str]:
+        spans = split_passages(text, _LANGUAGE, self._count, budget)
+        parts = [part for span in spans if (part := text[span.start : span.stop].strip())]
+        lengths = map(len, self._source.encode([prompt + part for part in parts]))
+        found: list[str] = []
         for part, length in zip(parts, lengths, strict=True):
-            if current and size + length - overhead > self.max_length:
-                packed.append(current)
-                current, size = "", overhead
-            if length > self.max_length:
-                packed += self._cut(part, prompt)
-                continue
-            current, size = current + part, size + length - overhead
-        packed += [current] if current.strip() else []
-        # Joined, parts can have a token or two more than apart.
-        checked: list[str] = []
-        for passage, length in zip(packed, self._lengths(packed, prompt), strict=True):
-            checked += [passage] if length <= self.max_length else self._cut(passage, prompt)
-        return checked
+            # Joined, sentences can have a token or two more than apart.
+            fits = length <= self.max_length or budget == 1
+            found += [part] if fits else self._fitting(part, prompt, max(1, budget * 7 // 8))
+        return found
 
-    def _cut(self, part: str, prompt: str) -> list[str]:
-        """Return halves of a part that is too long, cut between words or else anywhere."""
-        if len(part) < 2:
-            return [part]
-        middle = len(part) // 2
-        spaces = [place for place, character in enumerate(part) if character.isspace() and place]
-        cut = min(spaces, key=lambda place: abs(place - middle), default=middle)
-        halves = []
-        for half in (part[:cut], part[cut:]):
-            if half.strip():
-                fits = self._lengths([half], prompt)[0] <= self.max_length
-                halves += [half] if fits else self._cut(half, prompt)
-        return halves
-
-    def _lengths(self, parts: list[str], prompt: str) -> list[int]:
-        return [len(ids) for ids in self._source.encode([prompt + part for part in parts])]
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.segment(texts)]
 
     def _restricted(self, text: str, ids: list[int]) -> list[int]:
         assert self._index is not None
