@@ -1,11 +1,11 @@
-# make demo | make test | make lint | make bench
+# make demo | make test | make lint | make bench | make docs | make dist
 # Each installs what it needs into .venv; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-tensorflow lint bench clean
+.PHONY: demo test test-tensorflow lint bench docs dist docker-lint docker-proof clean
 
 demo: .venv/.core
 	$(BIN)/clrelkt demo -o runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -17,10 +17,28 @@ test-tensorflow: .venv-tensorflow/.installed
 	.venv-tensorflow/bin/python -m pytest -q -m tensorflow
 
 lint: .venv/.dev
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench docs scripts
+	$(BIN)/ruff format --check src tests bench docs scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: .venv/.dev
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
+
+# A wheel and an sdist, checked by installing the wheel into an empty environment.
+dist: .venv/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	scripts/check_wheel.sh dist/*.whl
+
+docker-lint: .venv/.dev
+	$(BIN)/hadolint Dockerfile
+
+# The Dockerfile's steps in a clean Debian root; needs root and debootstrap.
+docker-proof:
+	scripts/prove_dockerfile.py Dockerfile
 
 bench: .venv/.dev
 	$(BIN)/python bench/run.py
