@@ -18,6 +18,8 @@ from clrelkt.sharing.exports import ExportForm
 __all__ = ["ExportCheck", "ExportChecker", "LanguageCheck", "folder_bytes"]
 
 _WARM_UP = 32
+_ROUNDS = 2
+"""The quicker one counts: something else may have been busy during the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,12 @@ class ExportChecker:
         evaluator = self._evaluator
         # The first call may compile, allocate and read: it does not count.
         encoder.encode(evaluator.candidate_texts[:_WARM_UP])
-        start = time.perf_counter()
-        questions = encoder.encode(evaluator.question_texts, "question")
-        passages = encoder.encode(evaluator.candidate_texts, "passage")
-        seconds = time.perf_counter() - start
+        seconds = float("inf")
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            questions = encoder.encode(evaluator.question_texts, "question")
+            passages = encoder.encode(evaluator.candidate_texts, "passage")
+            seconds = min(seconds, time.perf_counter() - start)
         results = evaluator(encoder, _known(questions, passages))
         speed = (len(questions) + len(passages)) / seconds
         return _Encoded(questions.astype(np.float64), passages.astype(np.float64), results, speed)
