@@ -60,7 +60,13 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     with (folder / "log").open("wb") as log:
         command = [program, "--data", str(folder / "data"), "--proxy-port", str(port)]
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | {"METRICS_PORT": str(free_port())},
+        )
     try:
         wait_for_milvus(f"http://127.0.0.1:{port}", server, folder / "log")
         yield f"milvus://127.0.0.1:{port}"

@@ -79,6 +79,33 @@ def test_a_build_that_was_stopped_goes_on(muse: MuseEncoder, tmp_path: Path) -> 
         whole.close()
 
 
+def test_an_update_that_was_killed_after_its_last_step_is_done(
+    muse: MuseEncoder, tmp_path: Path
+) -> None:
+    folder = IndexFolder(tmp_path / "i")
+    index = Index.build(muse, documents(3), folder.path)
+    index.add(documents(2, 3), source="more")
+    last = folder.newest()
+    assert last is not None
+    noted = {
+        "kind": "add",
+        "source": "more",
+        "segments": [last.segments[-1].name],
+        "consumed": 2,
+        "last": "d4",
+    }
+    for again in ("add", "delete"):
+        folder.write_pending(noted)
+        if again == "add":
+            assert index.add(documents(2, 3), source="more") == 2
+            assert (len(index), index.version) == (5, 2)
+        else:
+            index.delete(["d3", "d4"])
+            index.add(documents(2, 3), source="more")
+            assert (len(index), index.version) == (5, 4)
+        assert folder.read_pending() is None
+
+
 def test_a_source_that_has_changed_does_not_go_on(muse: MuseEncoder, tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         Index.build(muse, stopping(10), tmp_path / "i", settings=SMALL)

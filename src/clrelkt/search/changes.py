@@ -24,6 +24,7 @@ def delete_from(path: str | Path, ids: Sequence[str]) -> int:
     folder = IndexFolder(Path(path))
     folder.describe()
     with exclusive(folder):
+        folder.settle()
         version = delete_documents(folder, ids)
         folder.sweep(pending_segments(folder))
     return version
@@ -41,6 +42,7 @@ def copy_to_store(path: str | Path, store: str, *, progress: bool = False) -> in
     folder = IndexFolder(Path(path))
     folder.describe()
     with exclusive(folder):
+        folder.settle()
         snapshot = Snapshot.open(folder)
         snapshot.close()
         states = snapshot.generation.segments
@@ -57,6 +59,7 @@ def compact_index(path: str | Path) -> int:
     folder = IndexFolder(Path(path))
     folder.describe()
     with exclusive(folder):
+        folder.settle()
         folder.sweep(pending_segments(folder))
         snapshot = Snapshot.open(folder)
         try:

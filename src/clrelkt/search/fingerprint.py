@@ -46,6 +46,13 @@ class Fingerprint:
         probes = tuple(tuple(round(float(x), 5) for x in vector) for vector in vectors)
         return cls(name, encoder.weights, encoder.dimension, probes)
 
+    def is_alike(self, other: Fingerprint) -> bool:
+        """Tell whether two fingerprints are of the same encoder."""
+        if self.dimension != other.dimension:
+            return False
+        own, others = np.array(self.probes), np.array(other.probes)
+        return bool(((own * others).sum(1) >= _COSINE).all())
+
     def check(self, encoder: Encoder, place: Path) -> None:
         """Refuse an encoder that is another one.
 

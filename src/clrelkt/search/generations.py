@@ -131,7 +131,7 @@ class IndexFolder:
                 f"{self.path} is an index already. Add to it with clrelkt index add, or name "
                 "another folder"
             )
-        if (description.encoder, description.settings) != (encoder, settings):
+        if not description.encoder.is_alike(encoder) or description.settings != settings:
             raise SearchIndexError(
                 f"{self.path}: an index was begun here with another encoder or other settings "
                 f"({description.encoder.name}, {description.settings}). Go on with those, or name "
@@ -217,6 +217,16 @@ class IndexFolder:
     def write_pending(self, record: Mapping[str, Any]) -> None:
         """Note what a writer has done so far."""
         write_json(self.path / _PENDING, record)
+
+    def settle(self) -> dict[str, Any] | None:
+        """Forget an operation that was killed after its last step, and return what it noted."""
+        pending, newest = self.read_pending(), self.newest()
+        if pending is None or newest is None:
+            return None
+        if not {state.name for state in newest.segments}.intersection(pending["segments"]):
+            return None
+        self.end_pending()
+        return pending
 
     def end_pending(self) -> None:
         """Forget what was noted."""

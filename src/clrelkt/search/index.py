@@ -269,7 +269,7 @@ class Index:
 
     def languages(self) -> dict[str, int]:
         """Return the languages of the documents, and how many documents have each."""
-        return self._ranker.snapshot.languages()
+        return dict(self._ranker.snapshot.languages)
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say about the index, as a JSON object."""

@@ -50,7 +50,7 @@ class Ranker:
         if not ranking.balanced:
             return self._ranked(questions, vectors, ranking, ranking.chosen)
         languages, where = ranking.chosen
-        codes = [code for code in self.snapshot.languages() if code in (languages or (code,))]
+        codes = [code for code in self.snapshot.languages if code in (languages or (code,))]
         parts = [self._ranked(questions, vectors, ranking, ((code,), where)) for code in codes]
         return [_in_turns(own, ranking.k) for own in zip(*parts, strict=True)] or [
             [] for _ in questions

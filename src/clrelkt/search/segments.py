@@ -8,6 +8,7 @@ A segment is a folder:
 - ``sentences.bin``, ``sentence-scales.bin``: vectors in 8 bits of the sentences of passages that
   have more than one;
 - ``owners.bin``: which document each passage belongs to, int32;
+- ``languages.bin``: which row of the table ``languages`` each document's is, uint16;
 - ``ids.bin``: a hash of every document's id, sorted, uint64;
 - ``lengths.bin``, ``posting-rows.bin``, ``posting-counts.bin``: how many words each passage has
   (int32), which passages have each word of the table ``words`` (int32), and how often (uint16).
@@ -45,6 +46,7 @@ _SCHEMA = """
 CREATE TABLE documents (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
     language TEXT NOT NULL, metadata TEXT NOT NULL, first INTEGER NOT NULL, stop INTEGER NOT NULL);
+CREATE TABLE languages (number INTEGER PRIMARY KEY, code TEXT NOT NULL);
 CREATE TABLE metadata (key TEXT NOT NULL, value TEXT NOT NULL, document INTEGER NOT NULL);
 CREATE TABLE passages (
     row INTEGER PRIMARY KEY, document INTEGER NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL,
@@ -55,7 +57,6 @@ CREATE TABLE words (
 _MOST = 2**16 - 1
 _INDEXES = """
 CREATE INDEX metadata_by_value ON metadata (key, value, document);
-CREATE INDEX documents_by_language ON documents (language);
 """
 
 
@@ -126,6 +127,7 @@ class SegmentWriter:
         self.rows = 0
         self._sentences = 0
         self._postings = _PostingsWriter()
+        self._languages: dict[str, int] = {}
 
     def add(
         self,
@@ -174,6 +176,8 @@ class SegmentWriter:
                 self._postings.add(passage.words)
         self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._files["owners.bin"].write(np.full(len(rows), number, np.int32).tobytes())
+        language = self._languages.setdefault(cut.language, len(self._languages))
+        self._files["languages.bin"].write(np.uint16(language).tobytes())
         metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
         self._database.execute(
             "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -197,6 +201,9 @@ class SegmentWriter:
         """
         with storage_errors(self._folder), _database_errors(self._folder):
             self._files["ids.bin"].write(np.sort(hash_ids(list(self.document_ids))).tobytes())
+            self._database.executemany(
+                "INSERT INTO languages (code, number) VALUES (?, ?)", self._languages.items()
+            )
             if self._settings.words:
                 self._write_postings()
             self._database.execute("COMMIT")
@@ -272,7 +279,8 @@ class _PostingsWriter:
 
 
 def _file_names(settings: IndexSettings) -> list[str]:
-    names = ["halves.bin", "owners.bin", "ids.bin", "sentences.bin", "sentence-scales.bin"]
+    names = ["halves.bin", "owners.bin", "languages.bin", "ids.bin"]
+    names += ["sentences.bin", "sentence-scales.bin"]
     if settings.precision == "int8":
         names += ["bytes.bin", "scales.bin"]
     if settings.words:
@@ -343,6 +351,8 @@ class Segment:
             raise SearchIndexError(
                 f"{folder / 'texts.sqlite'}: cannot be read ({error})"
             ) from error
+        self._languages = dict(self._rows("SELECT code, number FROM languages"))
+        self._language = _mapped(folder / "languages.bin", np.uint16)
         self.present = np.ones(self.documents, bool)
         self.present[deleted] = False
 
@@ -352,6 +362,11 @@ class Segment:
     def close(self) -> None:
         """Close the database."""
         with self._lock:
+            self._database.close()
+
+    def __del__(self) -> None:
+        # A reader that goes over to a newer generation does not know when the last search ends.
+        if hasattr(self, "_database"):
             self._database.close()
 
     def find(self, ids: Sequence[str], hashes: np.ndarray | None = None) -> dict[str, int]:
@@ -422,9 +437,8 @@ class Segment:
         """Return which documents are present, in ``languages``, with that metadata; bool."""
         chosen = self.present.copy()
         if languages is not None:
-            marks = ",".join("?" * len(languages))
-            query = f"SELECT number FROM documents WHERE language IN ({marks})"
-            chosen &= self._mask(query, *languages)
+            wanted = [self._languages[code] for code in languages if code in self._languages]
+            chosen &= np.isin(self._language, wanted)
         for key, value in (where or {}).items():
             values = [value] if isinstance(value, str | int | float | bool) else value
             marks = ",".join("?" * len(values))
@@ -434,8 +448,8 @@ class Segment:
 
     def languages(self) -> Counter[str]:
         """Return the number of documents that are present, by language."""
-        found = self._rows("SELECT number, language FROM documents")
-        return Counter(language for number, language in found if self.present[number])
+        counts = np.bincount(self._language[self.present], minlength=len(self._languages))
+        return Counter({code: int(counts[number]) for code, number in self._languages.items()})
 
     def _mask(self, query: str, *values: object) -> np.ndarray:
         mask = np.zeros(self.documents, bool)

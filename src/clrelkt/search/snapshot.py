@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from clrelkt.search.segments import Segment, hash_ids
 __all__ = ["Filter", "Snapshot"]
 
 _TRIES = 5
+_REMEMBERED = 16
 
 Filter = tuple[tuple[str, ...] | None, tuple[tuple[str, tuple[Scalar, ...]], ...]]
 """Languages, and keys with the values that metadata must have."""
@@ -37,7 +39,8 @@ class Snapshot:
         self.document_starts = np.concatenate(([0], np.cumsum(documents, dtype=np.int64)))
         self.rows = int(self.starts[-1])
         self.documents = int(sum(segment.present.sum() for segment in segments))
-        self.allowed = lru_cache(maxsize=16)(self._allowed)
+        self._masks: OrderedDict[Filter, np.ndarray | None] = OrderedDict()
+        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, folder: IndexFolder) -> Snapshot:
@@ -81,8 +84,9 @@ class Snapshot:
         """How many passages belong to documents that are not deleted."""
         return sum(int(s.present[s.owners].sum()) for s in self.segments)
 
-    def languages(self) -> dict[str, int]:
-        """Return the number of documents by language."""
+    @cached_property
+    def languages(self) -> Mapping[str, int]:
+        """The number of documents by language."""
         found: Counter[str] = Counter()
         for segment in self.segments:
             found.update(segment.languages())
@@ -96,7 +100,7 @@ class Snapshot:
             "version": self.generation.number,
             "documents": self.documents,
             "passages": self.passages,
-            "languages": self.languages(),
+            "languages": dict(self.languages),
             "segments": len(self.segments),
             "store": self.generation.store,
             "encoder": encoder.name,
@@ -144,8 +148,23 @@ class Snapshot:
             yield from (segment.document(int(number)) for number in numbers[first:])
             first = max(0, first - len(numbers))
 
+    def allowed(self, chosen: Filter) -> np.ndarray | None:
+        """Return which rows a search may find, shape (rows,), bool; None is every one.
+
+        Those of the last filters are remembered.
+        """
+        with self._lock:
+            if chosen in self._masks:
+                self._masks.move_to_end(chosen)
+                return self._masks[chosen]
+        mask = self._allowed(chosen)
+        with self._lock:
+            self._masks[chosen] = mask
+            while len(self._masks) > _REMEMBERED:
+                self._masks.popitem(last=False)
+        return mask
+
     def _allowed(self, chosen: Filter) -> np.ndarray | None:
-        """Return which rows a search may find, shape (rows,), bool; None is every one."""
         languages, where = chosen
         if languages is None and not where and not any(len(s.deleted) for s in self.segments):
             return None

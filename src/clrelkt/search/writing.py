@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
@@ -94,19 +94,14 @@ class IndexWriter:
         self._progress = progress
         self._cutter = Cutter(token_counter(encoder), self._settings)
         begun = {"kind": kind, "source": source}
-        pending: dict[str, Any] = folder.read_pending() or {}
-        same = all(pending.get(key) == value for key, value in begun.items())
-        fresh: dict[str, Any] = {
-            **begun,
-            "segments": [],
-            "consumed": 0,
-            "last": None,
-            "generation": None,
-        }
-        self._pending = pending if same else fresh
+        ended = folder.settle()
+        self._ended = ended if _is_same(ended, begun) else None
+        pending = folder.read_pending()
+        self._pending: dict[str, Any] = {**begun, "segments": [], "consumed": 0, "last": None}
+        if pending is not None and _is_same(pending, begun):
+            self._pending = pending
         newest = folder.newest()
         self._number = newest.number if newest else 0
-        self.finished = self._pending["generation"] == self._number > 0
         folder.sweep(set(self._pending["segments"]))
 
     def write(self, documents: Iterable[IndexDocument]) -> int:
@@ -117,10 +112,9 @@ class IndexWriter:
                 twice in ``documents``.
             StorageError: the folder cannot be written.
         """
-        if self.finished:
-            # Killed between its last two steps: there is nothing left but to forget it.
-            self._folder.end_pending()
-            return int(self._pending["consumed"])
+        if self._ended is not None:
+            # It was killed when everything was done but to forget it.
+            return int(self._ended["consumed"])
         present = None if self._number == 0 else Snapshot.open(self._folder)
         own = [self._open(name) for name in self._pending["segments"]]
         try:
@@ -275,8 +269,6 @@ class IndexWriter:
             states = _without(self._folder, present, own, number)
         states += [SegmentState(segment.name) for segment in own]
         store = present.generation.store if present else self._settings.store
-        self._pending["generation"] = number
-        self._folder.write_pending(self._pending)
         publish(self._folder, states, store, progress=self._progress)
         self._folder.end_pending()
         if len(states) > _MANY_SEGMENTS:
@@ -289,6 +281,10 @@ class IndexWriter:
         snapshot.close()
         if len(states) < len(snapshot.segments):
             publish(self._folder, states, store, progress=self._progress)
+
+
+def _is_same(noted: Mapping[str, Any] | None, begun: Mapping[str, str]) -> bool:
+    return noted is not None and all(noted[key] == value for key, value in begun.items())
 
 
 def _without(
