@@ -16,7 +16,8 @@ in a process of its own:
 - peers: faiss Flat, sentence-transformers' ``semantic_search``, and a Milvus server
   (``CLRELKT_MILVUS_SERVER`` names its program; without one that row is missing).
 
-``--quick`` is a smoke run on 4,000 texts, whose figures mean little.
+A run that is stopped goes on where it was; what is measured stays in ``measured-*.json`` in the
+folder until those are removed. ``--quick`` is a smoke run on 4,000 texts: its figures mean little.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -422,19 +424,33 @@ def milvus_server() -> Iterator[str]:
             server.wait()
 
 
+def remembered(work: Work, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Measure, or return what was measured before a run was stopped."""
+    path = work.folder / f"measured-{work.texts}-{name.replace(' ', '-')}.json"
+    if not path.is_file():
+        write_json(path, measure())
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def run_system(work: Work, system: str, threads: int) -> dict[str, Any]:
+    print(f"{system} …", file=sys.stderr)
+    command = [sys.executable, __file__, "--system", system, "--folder", str(work.folder)]
+    command += ["--texts", str(work.texts), "--threads", str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"error: {system} failed")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def measure_all(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for system in SYSTEMS:
         if system == "milvus" and not os.environ.get("CLRELKT_MILVUS_SERVER"):
             print("milvus: left out, for CLRELKT_MILVUS_SERVER names no server", file=sys.stderr)
             continue
-        print(f"{system} …", file=sys.stderr)
-        command = [sys.executable, __file__, "--system", system, "--folder", str(work.folder)]
-        command += ["--texts", str(work.texts), "--threads", str(arguments.threads)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            sys.exit(f"error: {system} failed")
-        found |= json.loads(done.stdout.splitlines()[-1])
+        found |= remembered(work, system, partial(run_system, work, system, arguments.threads))
     exact = found["clrelkt exact, int8"]
     for name in ("clrelkt hnsw (faiss)", "clrelkt ivf (faiss)"):
         for key in ("ms alone", "ms of 64"):
@@ -488,7 +504,8 @@ def main() -> None:
         write_vectors(work, encoder, texts)
         seconds = write_indexes(work, encoder, texts)
         write_questions(work, encoder)
-        building = build_ratio(encoder, texts[240 : 240 + min(10_000, work.texts // 4)], 3)
+        sample = texts[240 : 240 + min(10_000, work.texts // 4)]
+        building = remembered(work, "build", lambda: build_ratio(encoder, sample, 3))
     except ClrelktError as error:
         sys.exit(f"error: {error}")
     del texts
