@@ -41,7 +41,7 @@ def hit_rates(
     nearest = ExactStore([segment.block for segment in snapshot.segments]).search(vectors, DEPTH)
     right = dict.fromkeys(WAYS, 0)
     for question, (rows, _) in zip(questions, nearest, strict=True):
-        hits = words.search(question.text, DEPTH)
+        (hits,) = words.search([question.text], DEPTH)
         plain = dataclasses.replace(hits, coverage=np.ones_like(hits.coverage))
         firsts = {
             "vectors": int(rows[0]),

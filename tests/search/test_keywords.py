@@ -25,7 +25,7 @@ def test_bm25_over_segments_is_that_of_bm25s(xquad: Corpus, xquad_folder: Path) 
     search = KeywordSearch(snapshot.segments)
     for question in xquad.questions_in("en")[::60]:
         (expected,) = reference.search([question.text], 20)
-        found = search.search(question.text, 20)
+        (found,) = search.search([question.text], 20)
         assert len(found.rows) == len(expected)
         np.testing.assert_allclose(found.scores, [hit.score for hit in expected], rtol=1e-4)
         ids = [list(passages)[row] for row in found.rows.tolist()]
@@ -36,12 +36,12 @@ def test_bm25_over_segments_is_that_of_bm25s(xquad: Corpus, xquad_folder: Path) 
 def test_coverage_is_the_weight_of_the_words_that_a_passage_has(xquad_folder: Path) -> None:
     snapshot = Snapshot.open(IndexFolder(xquad_folder))
     search = KeywordSearch(snapshot.segments)
-    whole = search.search("Panthers defense interceptions", 5)
-    half = search.search("Panthers defense qwertzuiop", 5)
+    whole = search.search(["Panthers defense interceptions"], 5)[0]
+    half = search.search(["Panthers defense qwertzuiop"], 5)[0]
     assert whole.coverage[0] == pytest.approx(1)
     assert 0 < half.coverage[0] < 0.8
-    assert len(search.search("qwertzuiop", 5).rows) == 0
-    assert len(search.search("?!", 5).rows) == 0
+    assert len(search.search(["qwertzuiop"], 5)[0].rows) == 0
+    assert len(search.search(["?!"], 5)[0].rows) == 0
     snapshot.close()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
 from clrelkt.encoders.protocol import Encoder
 from clrelkt.search.hits import Highlight
-from clrelkt.search.segments import Segment, StoredRow
+from clrelkt.search.segments import StoredRow
+from clrelkt.search.snapshot import PlacedRow
 from clrelkt.search.vectors import similarities
 
 __all__ = ["Highlighter"]
@@ -27,30 +30,33 @@ class Highlighter:
         self._lock = threading.Lock()
 
     def __call__(
-        self, question: np.ndarray, segment: Segment, row: int, stored: StoredRow
-    ) -> tuple[Highlight, ...]:
-        """Return the sentence of a passage that is nearest to a question.
+        self, question: np.ndarray, hits: Sequence[PlacedRow]
+    ) -> list[tuple[Highlight, ...]]:
+        """Return the sentence of each passage that is nearest to a question.
 
         Args:
             question: its vector, shape (dimension,), float32.
-            segment: the passage's segment.
-            row: the passage there.
-            stored: the same, as it was read.
+            hits: the passages.
         """
-        if len(stored.sentences) == 1:
-            cosines = segment.block.halves[row].astype(np.float32) @ question[:, None]
-        elif stored.sentence_vectors is not None:
-            place = stored.sentence_vectors
-            vectors, scales = segment.sentence_vectors[place], segment.sentence_scales[place]
-            cosines = similarities(question[None], vectors, scales)[0]
+        with_vectors = [hit for hit in hits if _has_vectors(hit.stored)]
+        stored = iter(_stored_cosines(question, with_vectors))
+        return [
+            (
+                _nearest(
+                    hit.stored,
+                    next(stored) if _has_vectors(hit.stored) else self._cosines(question, hit),
+                ),
+            )
+            for hit in hits
+        ]
+
+    def _cosines(self, question: np.ndarray, hit: PlacedRow) -> list[float]:
+        if len(hit.stored.sentences) == 1:
+            vectors = hit.segment.block.halves[hit.row].astype(np.float32)[None]
         else:
-            cosines = self._encoded(stored) @ question
-        nearest = int(cosines.argmax())
-        start, stop = stored.sentences[nearest]
-        text = stored.text[start:stop]
-        start += len(text) - len(text.lstrip())
-        stop -= len(text) - len(text.rstrip())
-        return (Highlight(start, stop, float(cosines[nearest])),)
+            vectors = self._encoded(hit.stored)
+        cosines: list[float] = (vectors @ question).tolist()
+        return cosines
 
     def _encoded(self, stored: StoredRow) -> np.ndarray:
         with self._lock:
@@ -65,3 +71,28 @@ class Highlighter:
             while len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
         return vectors
+
+
+def _has_vectors(stored: StoredRow) -> bool:
+    return len(stored.sentences) > 1 and stored.sentence_vectors is not None
+
+
+def _stored_cosines(question: np.ndarray, hits: Sequence[PlacedRow]) -> list[list[float]]:
+    """Return the cosines of a question and the sentences of each passage, in one product."""
+    if not hits:
+        return []
+    places = [hit.stored.sentence_vectors for hit in hits]
+    vectors = [h.segment.sentence_vectors[place] for h, place in zip(hits, places, strict=True)]
+    scales = [h.segment.sentence_scales[place] for h, place in zip(hits, places, strict=True)]
+    cosines = similarities(question[None], np.concatenate(vectors), np.concatenate(scales))[0]
+    every = iter(cosines.tolist())
+    return [list(islice(every, len(own))) for own in vectors]
+
+
+def _nearest(stored: StoredRow, cosines: Sequence[float]) -> Highlight:
+    score = max(cosines)
+    start, stop = stored.sentences[cosines.index(score)]
+    text = stored.text[start:stop]
+    start += len(text) - len(text.lstrip())
+    stop -= len(text) - len(text.rstrip())
+    return Highlight(start, stop, score)

@@ -18,10 +18,10 @@ from clrelkt.search.documents import IndexDocument, as_index_documents
 from clrelkt.search.fingerprint import Fingerprint
 from clrelkt.search.generations import IndexFolder
 from clrelkt.search.highlights import Highlighter
-from clrelkt.search.hits import Hit, Scalar, StoredDocument, Where
+from clrelkt.search.hits import Highlight, Hit, Scalar, StoredDocument, Where
 from clrelkt.search.ranking import By, Ranker, Ranking
 from clrelkt.search.settings import IndexSettings
-from clrelkt.search.snapshot import Filter, Snapshot
+from clrelkt.search.snapshot import Filter, PlacedRow, Snapshot
 from clrelkt.search.stores import open_store
 from clrelkt.search.writing import (
     CHECKPOINT_SECONDS,
@@ -198,12 +198,10 @@ class Index:
         )
         hybrid = has_words if hybrid is None else hybrid
         ranked = ranker(questions, vectors, Ranking(k, chosen, by, hybrid, balanced))
+        placed = ranker.snapshot.read(row for found in ranked for row, _ in found)
         return [
-            [
-                self._hit(ranker.snapshot, vectors[number], rank, row, score, highlights)
-                for rank, (row, score) in enumerate(found, 1)
-            ]
-            for number, found in enumerate(ranked)
+            self._hits(vector, found, [placed[row] for row, _ in found], highlights)
+            for vector, found in zip(vectors, ranked, strict=True)
         ]
 
     def encode_questions(self, questions: Sequence[str]) -> np.ndarray:
@@ -334,29 +332,31 @@ class Index:
         self.refresh()
         return written
 
-    def _hit(
+    def _hits(
         self,
-        snapshot: Snapshot,
-        vector: np.ndarray,
-        rank: int,
-        row: int,
-        score: float,
+        question: np.ndarray,
+        found: Sequence[tuple[int, float]],
+        placed: Sequence[PlacedRow],
         highlights: bool,
-    ) -> Hit:
-        segment, number = snapshot.place(row)
-        stored = segment.row(number)
-        found = self._highlighter(vector, segment, number, stored) if highlights else ()
-        return Hit(
-            rank,
-            score,
-            stored.document_id,
-            stored.passage_id,
-            stored.title,
-            stored.text,
-            stored.language,
-            stored.metadata,
-            found,
-        )
+    ) -> list[Hit]:
+        sentences: Sequence[tuple[Highlight, ...]] = [()] * len(placed)
+        if highlights:
+            sentences = self._highlighter(question, placed)
+        scores = [score for _, score in found]
+        return [
+            Hit(
+                rank,
+                score,
+                hit.stored.document_id,
+                hit.stored.passage_id,
+                hit.stored.title,
+                hit.stored.text,
+                hit.stored.language,
+                hit.stored.metadata,
+                own,
+            )
+            for rank, (score, hit, own) in enumerate(zip(scores, placed, sentences, strict=True), 1)
+        ]
 
 
 def _ranker(folder: IndexFolder, snapshot: Snapshot) -> Ranker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,11 @@ WORDS = IcuWords()
 _K1, _B = 1.5, 0.75
 _RRF = 60
 """The constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+_KEPT = 2**14
+"""Words that stand in more passages than that are weighed anew for each question of a batch."""
+
+_Postings = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Where words stand: see ``Segment.postings``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +54,96 @@ class KeywordSearch:
         rows = sum(len(segment) for segment in self._segments)
         return sum(int(segment.lengths.sum(dtype=np.int64)) for segment in self._segments) / rows
 
-    def search(self, question: str, k: int, allowed: np.ndarray | None = None) -> KeywordHits:
-        """Return the ``k`` best passages that share a word with the question.
+    def search(
+        self, questions: Sequence[str], k: int, allowed: np.ndarray | None = None
+    ) -> list[KeywordHits]:
+        """Return for each question the ``k`` best passages that share a word with it.
 
         Equal scores stand in the order of the rows. ``allowed`` says which rows may be found,
         shape (rows,), bool.
         """
-        words = Counter(WORDS.words([question])[0])
-        postings = {word: [s.postings(word) for s in self._segments] for word in words}
+        counted = [Counter(words) for words in WORDS.words(questions)]
+        words = list({word: None for own in counted for word in own})
+        found = [segment.postings(words) for segment in self._segments]
+        weights = self._weights(words, found)
+        shares = [
+            _Shares(segment, own, weights, self._mean_length)
+            for segment, own in zip(self._segments, found, strict=True)
+        ]
+        return [self._best_of(own, shares, weights, k, allowed) for own in counted]
+
+    def _weights(self, words: Sequence[str], found: Sequence[_Postings]) -> dict[str, float]:
+        """Return the words' inverse document frequencies."""
         total = sum(len(segment) for segment in self._segments)
         weights = {}
-        for word, found in postings.items():
-            frequency = sum(len(rows) for rows, _ in found)
+        for word in words:
+            frequency = sum(len(own[word][0]) for own in found if word in own)
             weights[word] = float(np.log(1 + (total - frequency + 0.5) / (frequency + 0.5)))
+        return weights
+
+    def _best_of(
+        self,
+        words: Mapping[str, int],
+        shares: Sequence[_Shares],
+        weights: Mapping[str, float],
+        k: int,
+        allowed: np.ndarray | None,
+    ) -> KeywordHits:
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         first = 0
-        for number, segment in enumerate(self._segments):
-            scores = np.zeros(len(segment), np.float32)
-            covered = np.zeros(len(segment), np.float32)
-            for word, times in words.items():
-                rows, counts = postings[word][number]
-                length = segment.lengths[rows] / self._mean_length
-                share = counts / (counts + _K1 * (1 - _B + _B * length))
-                scores[rows] += (times * weights[word] * share).astype(np.float32)
-                covered[rows] += weights[word]
+        for own in shares:
+            scores, covered = own.summed(words)
             if allowed is not None:
-                scores[~allowed[first : first + len(segment)]] = 0
+                scores[~allowed[first : first + len(scores)]] = 0
             best = _best(scores, k)
             parts.append((best + first, scores[best], covered[best]))
-            first += len(segment)
+            first += len(scores)
         if not parts:
             return KeywordHits(np.empty(0, np.int64), np.empty(0), np.empty(0))
         rows, scores, covered = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         order = np.argsort(-scores, kind="stable")[:k]
-        all_of_it = sum(weights.values()) or 1.0
+        all_of_it = sum(weights[word] for word in words) or 1.0
         return KeywordHits(rows[order], scores[order], covered[order] / all_of_it)
+
+
+class _Shares:
+    """What the words of some questions give the passages of a segment."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        postings: _Postings,
+        weights: Mapping[str, float],
+        mean_length: float,
+    ) -> None:
+        self._segment = segment
+        self._postings = postings
+        self._weights = weights
+        self._mean_length = mean_length
+        self._kept: dict[tuple[str, int], np.ndarray] = {}
+
+    def summed(self, words: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return every passage's score, and the weight of those words that it has; float32."""
+        scores = np.zeros(len(self._segment), np.float32)
+        covered = np.zeros(len(self._segment), np.float32)
+        for word, times in words.items():
+            if word in self._postings:
+                rows = self._postings[word][0]
+                scores[rows] += self._share(word, times)
+                covered[rows] += self._weights[word]
+        return scores, covered
+
+    def _share(self, word: str, times: int) -> np.ndarray:
+        kept = self._kept.get((word, times))
+        if kept is not None:
+            return kept
+        rows, counts = self._postings[word]
+        length = self._segment.lengths[rows] / self._mean_length
+        part = counts / (counts + _K1 * (1 - _B + _B * length))
+        share: np.ndarray = (times * self._weights[word] * part).astype(np.float32)
+        if len(rows) <= _KEPT:
+            self._kept[word, times] = share
+        return share
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
@@ -104,10 +164,11 @@ def fused(rows: np.ndarray, hits: KeywordHits) -> list[tuple[int, float]]:
     the question's words scores 1.
     """
     scale = (_RRF + 1) / 2
-    scores: dict[int, float] = {}
-    for rank, row in enumerate(rows.tolist(), 1):
-        scores[row] = scale / (_RRF + rank)
-    found = zip(hits.rows.tolist(), hits.coverage.tolist(), strict=True)
-    for rank, (row, coverage) in enumerate(found, 1):
-        scores[row] = scores.get(row, 0.0) + scale * coverage / (_RRF + rank)
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    ranks = _RRF + np.arange(1, 1 + max(len(rows), len(hits.rows)))
+    both = np.concatenate((rows, hits.rows))
+    by_vector = scale / ranks[: len(rows)]
+    by_words = scale * hits.coverage.astype(np.float64) / ranks[: len(hits.rows)]
+    distinct, places = np.unique(both, return_inverse=True)
+    scores = np.bincount(places, np.concatenate((by_vector, by_words)), len(distinct))
+    order = np.argsort(-scores, kind="stable")
+    return list(zip(distinct[order].tolist(), scores[order].tolist(), strict=True))

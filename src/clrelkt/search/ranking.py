@@ -68,7 +68,7 @@ class Ranker:
             passages = self._passages(questions, vectors, min(wanted, rows), allowed, ranking)
             if ranking.by == "passage":
                 return [pairs[: ranking.k] for pairs in passages]
-            best = [self._documents(pairs) for pairs in passages]
+            best = self._documents(passages)
             enough = all(
                 len(documents) >= ranking.k or len(pairs) < wanted
                 for documents, pairs in zip(best, passages, strict=True)
@@ -90,18 +90,21 @@ class Ranker:
             return [
                 list(zip(rows.tolist(), scores.tolist(), strict=True)) for rows, scores in found
             ]
-        return [
-            fused(rows, self._words.search(question, wanted, allowed))
-            for question, (rows, _) in zip(questions, found, strict=True)
-        ]
+        by_words = self._words.search(questions, wanted, allowed)
+        return [fused(rows, hits) for (rows, _), hits in zip(found, by_words, strict=True)]
 
-    def _documents(self, pairs: list[_Pair]) -> list[_Pair]:
-        """Return each document's best passage."""
-        rows = np.array([row for row, _ in pairs], np.int64)
-        best: dict[int, _Pair] = {}
-        for owner, pair in zip(self.snapshot.owners(rows).tolist(), pairs, strict=True):
-            best.setdefault(owner, pair)
-        return list(best.values())
+    def _documents(self, passages: Sequence[list[_Pair]]) -> list[list[_Pair]]:
+        """Return each document's best passage, for each question."""
+        rows = np.array([row for pairs in passages for row, _ in pairs], np.int64)
+        owners = iter(self.snapshot.owners(rows).tolist())
+        found = []
+        for pairs in passages:
+            best: dict[int, _Pair] = {}
+            # The owners come second: where they came first, zip would take one too many.
+            for pair, owner in zip(pairs, owners, strict=False):
+                best.setdefault(owner, pair)
+            found.append(list(best.values()))
+        return found
 
 
 def _in_turns(rankings: Sequence[list[_Pair]], k: int) -> list[_Pair]:

@@ -26,7 +26,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,6 +54,8 @@ CREATE TABLE words (
     word TEXT PRIMARY KEY, start INTEGER NOT NULL, stop INTEGER NOT NULL) WITHOUT ROWID;
 """
 _MOST = 2**16 - 1
+_VALUES = 512
+"""Values that are looked for at a time; SQLite has a limit."""
 _INDEXES = """
 CREATE INDEX metadata_by_value ON metadata (key, value, document);
 """
@@ -390,18 +391,15 @@ class Segment:
 
     def row(self, row: int) -> StoredRow:
         """Return the passage at ``row``, with its document."""
-        ((id_, text, starts, first, *document),) = self._rows(
-            "SELECT p.id, p.text, p.sentences, p.first_vector, d.id, d.title, d.language, "
-            "d.metadata FROM passages p JOIN documents d ON d.number = p.document WHERE p.row = ?",
-            row,
+        return self.read([row])[row]
+
+    def read(self, rows: Sequence[int]) -> dict[int, StoredRow]:
+        """Return the passages at ``rows``, with their documents."""
+        query = (
+            "SELECT p.row, p.id, p.text, p.sentences, p.first_vector, d.id, d.title, d.language, "
+            "d.metadata FROM passages p JOIN documents d ON d.number = p.document WHERE p.row IN "
         )
-        limits = [*np.frombuffer(starts, np.int32).tolist(), len(text)]
-        spans = tuple(Span(*pair) for pair in pairwise(limits))
-        vectors = slice(first, first + len(spans)) if first >= 0 else None
-        document_id, title, language, metadata = document
-        return StoredRow(
-            document_id, title, language, json.loads(metadata), id_, text, spans, vectors
-        )
+        return {row: _stored(*values) for row, *values in self._among(query, rows)}
 
     def rows_of(self, number: int) -> tuple[int, int]:
         """Return the first row of a document, and the row behind its last."""
@@ -425,11 +423,16 @@ class Segment:
             tuple(StoredPassage(*passage) for passage in passages),
         )
 
-    def postings(self, word: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of the passages that have a word, int32, and how often, uint16."""
-        for start, stop in self._rows("SELECT start, stop FROM words WHERE word = ?", word):
-            return self._posting_rows[start:stop], self._posting_counts[start:stop]
-        return self._posting_rows[:0], self._posting_counts[:0]
+    def postings(self, words: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return where each word that is here stands: rows of passages, int32, and how often.
+
+        How often is uint16.
+        """
+        query = "SELECT word, start, stop FROM words WHERE word IN "
+        return {
+            word: (self._posting_rows[start:stop], self._posting_counts[start:stop])
+            for word, start, stop in self._among(query, words)
+        }
 
     def numbers(
         self, languages: Sequence[str] | None = None, where: Where | None = None
@@ -456,12 +459,34 @@ class Segment:
         mask[[number for (number,) in self._rows(query, *values)]] = True
         return mask
 
+    def _among(self, query: str, values: Sequence[object]) -> Iterator[Any]:
+        """Yield what ``query``, which ends with IN, finds for any of the values."""
+        for start in range(0, len(values), _VALUES):
+            part = values[start : start + _VALUES]
+            yield from self._rows(f"{query} ({','.join('?' * len(part))})", *part)
+
     def _rows(self, query: str, *values: object) -> list[Any]:
         with self._lock:
             try:
                 return self._database.execute(query, values).fetchall()
             except sqlite3.Error as error:
                 raise SearchIndexError(f"{self.folder}: cannot be read ({error})") from error
+
+
+def _stored(
+    id_: str,
+    text: str,
+    starts: bytes,
+    first: int,
+    document_id: str,
+    title: str,
+    language: str,
+    metadata: str,
+) -> StoredRow:
+    limits = [*np.frombuffer(starts, np.int32).tolist(), len(text)]
+    spans = tuple(map(Span, limits, limits[1:]))
+    vectors = slice(first, first + len(spans)) if first >= 0 else None
+    return StoredRow(document_id, title, language, json.loads(metadata), id_, text, spans, vectors)
 
 
 def _mapped(path: Path, kind: Any, width: int | None = None) -> np.ndarray:
@@ -476,5 +501,10 @@ def _mapped(path: Path, kind: Any, width: int | None = None) -> np.ndarray:
         if not size:
             return np.empty(shape, kind)
         return np.memmap(path, kind, "c", shape=shape).view(np.ndarray)
+    except FileNotFoundError as error:
+        raise SearchIndexError(
+            f"{path.parent} has no {path.name}, which this format of an index needs: the file was "
+            "lost, or a clrelkt older than the first release wrote the index. Index again"
+        ) from error
     except OSError as error:
         raise SearchIndexError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,24 @@ import numpy as np
 from clrelkt.errors import SearchIndexError
 from clrelkt.search.generations import Description, Generation, IndexFolder
 from clrelkt.search.hits import Scalar, StoredDocument, Where
-from clrelkt.search.segments import Segment, hash_ids
+from clrelkt.search.segments import Segment, StoredRow, hash_ids
 
-__all__ = ["Filter", "Snapshot"]
+__all__ = ["Filter", "PlacedRow", "Snapshot"]
 
 _TRIES = 5
 _REMEMBERED = 16
 
 Filter = tuple[tuple[str, ...] | None, tuple[tuple[str, tuple[Scalar, ...]], ...]]
 """Languages, and keys with the values that metadata must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A passage as it was read, the segment that it is in, and its row there."""
+
+    segment: Segment
+    row: int
+    stored: StoredRow
 
 
 class Snapshot:
@@ -119,6 +130,17 @@ class Snapshot:
         """Return the segment that a row is in, and its number there."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.segments[number], row - int(self.starts[number])
+
+    def read(self, rows: Iterable[int]) -> dict[int, PlacedRow]:
+        """Return the passages at ``rows``; each is read once."""
+        distinct = np.array(sorted(set(rows)), np.int64)
+        limits = np.searchsorted(distinct, self.starts).tolist()
+        found: dict[int, PlacedRow] = {}
+        for number, (start, stop) in enumerate(pairwise(limits)):
+            segment, first = self.segments[number], int(self.starts[number])
+            read = segment.read((distinct[start:stop] - first).tolist())
+            found.update({first + row: PlacedRow(segment, row, read[row]) for row in read})
+        return found
 
     def owners(self, rows: np.ndarray) -> np.ndarray:
         """Return the document that each row belongs to, numbered through all segments."""

@@ -40,5 +40,5 @@ class IcuWords:
         return [
             word
             for word in WordBreaker(folded, self.locale)
-            if any(character.isalnum() for character in word)
+            if word.isalnum() or any(character.isalnum() for character in word)
         ]
