@@ -341,6 +341,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     soaked = soak(index, questions, arguments.minutes, arguments.threads)
     rate = {key: statistics.median(load.rate for load in own) for key, own in loads.items()}
     return {
+        "kind": "serve",
         "command": "python bench/serve_load.py",
         "corpus": corpus.name,
         "encoder": "muse",

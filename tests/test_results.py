@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clrelkt.reports.records import UnknownRecord, read_record
+from clrelkt.reports.records import Measured, UnknownRecord, read_record
 from clrelkt.reports.targets import TargetSpec, read_targets_spec
 from clrelkt.training import load_recipe
 
@@ -22,6 +22,8 @@ METRICS = ("hit_rate@1", "hit_rate@5", "hit_rate@10", "mrr@10")
 TARGETS = [path for path in FILES if path.stem == "targets"]
 RECORDS = [path for path in FILES if path not in TARGETS]
 REPRODUCTIONS = [path for path in RECORDS if "stages" in json.loads(path.read_text("utf-8"))]
+MEASURED = [path for path in FILES if "kind" in json.loads(path.read_text("utf-8"))]
+OTHERS = [path for path in RECORDS if path not in MEASURED]
 SPEC = FOLDER / "targets.toml"
 TARGET_KEYS = {"row", "target", "measured", "interval", "command", "commit", "hardware"}
 
@@ -141,12 +143,63 @@ def test_the_spec_names_what_the_recipes_measure(spec: TargetSpec) -> None:
     assert codes <= set(measured[spec.test].languages or ())
 
 
-@pytest.mark.parametrize("path", [*REPRODUCTIONS, *TARGETS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*REPRODUCTIONS, *TARGETS, *MEASURED], ids=lambda path: path.stem)
 def test_the_command_line_can_show_it(path: Path) -> None:
     assert not isinstance(read_record(path), UnknownRecord)
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def check_measured(path: Path) -> None:
+    """A record of any kind says how it was measured, and shows something that was."""
+    record = read_record(path)
+    assert isinstance(record, Measured)
+    assert record.kind
+    assert record.command.startswith(("clrelkt ", "python bench/"))
+    assert len(record.commit) >= 40
+    assert record.hardware
+    assert {"python", "clrelkt", "torch", "numpy"} <= {
+        name for name, version in record.versions.items() if version
+    }
+    values = [value for table in record.tables for row in table.rows for value in row.values()]
+    assert any(isinstance(value, float) for value in values)
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_a_measurement_says_how_it_was_made(path: Path) -> None:
+    check_measured(path)
+
+
+MADE: dict[str, Any] = {
+    "kind": "search",
+    "command": "python bench/search.py --texts 4000 --record results/search.json",
+    "systems": {"exact": {"recall@10": 0.9995}},
+    "environment": {
+        "python": "3.12.1",
+        "packages": {"clrelkt": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "bm25s": None},
+        "hardware": "2 CPU cores",
+        "commit": "75a5b48ff86aa7744d674ef5ca85ba03c1974e14",
+    },
+}
+
+
+def test_a_measurement_without_its_origin_does_not_pass(tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(MADE), encoding="utf-8")
+    check_measured(path)
+    environment = MADE["environment"]
+    faulty = [
+        MADE | {"command": "by hand"},
+        MADE | {"systems": {"exact": {"recall@10": "high"}}},
+        MADE | {"environment": environment | {"commit": None}},
+        MADE | {"environment": environment | {"hardware": ""}},
+        MADE | {"environment": environment | {"packages": {"clrelkt": "0.1.0"}}},
+    ]
+    for record in faulty:
+        path.write_text(json.dumps(record), encoding="utf-8")
+        with pytest.raises(AssertionError):
+            check_measured(path)
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_a_record_names_its_command_weights_commit_and_hardware(path: Path) -> None:
     record = json.loads(path.read_text("utf-8"))
     assert record["command"].startswith("clrelkt ")

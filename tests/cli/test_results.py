@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,77 @@ def test_json_has_everything_but_the_seeds(tmp_path: Path) -> None:
         assert record["tests"]["mixed-pool"][stage] == row["summary"]
 
 
+def measured(**more: Any) -> dict[str, Any]:
+    return {
+        "kind": "search",
+        "command": "python bench/search.py --texts 4000",
+        "texts": 4000,
+        "systems": {
+            "exact, 8 bits": {"recall@10": 0.99951, "ms": 12.25, "times as fast": 1.5},
+            "another system": {"recall@10": 1.0, "ms": 2048.7},
+        },
+        "loads": {
+            "batched": [{"clients": 1, "rate": 90.5}, {"clients": 64, "rate": 180.25}],
+            "alone": [{"clients": 1, "rate": 88.0}, {"clients": 64, "rate": 91.0}],
+        },
+        "exports": [{"form": "onnx", "languages": {"de": {"cosine": 0.5}}, "means": {"all": 0.75}}],
+        "seconds": {"rounds": [1.5, 2.0], "failures": None},
+        "environment": {
+            "python": "3.12.1",
+            "packages": {"torch": "2.13.0", "bm25s": None},
+            "hardware": "2 CPU cores",
+            "commit": "75a5b48ff86aa",
+        },
+        **more,
+    }
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The cells of every line, which are two spaces or more apart, by the first."""
+    lines = [re.split(r" {2,}", line.strip()) for line in text.splitlines()]
+    return {first: rest for first, *rest in lines}
+
+
+def test_any_other_measurement_is_shown_by_the_names_it_has(tmp_path: Path) -> None:
+    path = write(tmp_path / "search.json", measured())
+    text = run(path)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "search (search)\npython bench/search.py --texts 4000\n" in text
+    assert "75a5b48ff8, 2 CPU cores, python 3.12.1, torch 2.13.0\n" in text
+    rows = rows_of(text)
+    assert rows["texts"] == ["4,000"]
+    # What one system alone has stands below the table.
+    assert rows["another system"] == ["1", "2,049"]
+    assert "exact, 8 bits   0.99951" in re.sub(" +", lambda m: m[0][:3], text)
+    assert rows["exact, 8 bits"] == ["times as fast", "1.5"]
+    assert rows["batched 64"] == ["180.25"]
+    assert rows["alone 1"] == ["88"]
+    assert rows["onnx"] == ["0.75"]
+    assert rows["rounds"] == ["1.5, 2"]
+    assert "languages/de/cosine" not in text
+    assert "languages/de/cosine" in run(path, "--every-language")
+
+
+def test_many_columns_of_a_measurement_are_broken_over_tables(tmp_path: Path) -> None:
+    row = {f"a column with the number {n}": n / 7 for n in range(9)}
+    record = measured(systems={f"a system with the number {n}": row for n in range(8)})
+    text = run(write(tmp_path / "search.json", record))
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(text.count(name) == 1 for name in row)
+    assert text.count(f"{3 / 7:.5g}") == 8
+
+
+def test_a_measurement_as_json_has_every_value(tmp_path: Path) -> None:
+    (record,) = json.loads(run(write(tmp_path / "search.json", measured()), "--json"))
+    assert (record["kind"], record["name"]) == ("search", "search")
+    assert record["versions"] == {"python": "3.12.1", "torch": "2.13.0", "bm25s": None}
+    tables = {table["name"]: table["rows"] for table in record["tables"]}
+    assert tables[""] == [{"": "texts", "value": 4000}]
+    assert tables["systems"][1] == {"": "another system", "recall@10": 1.0, "ms": 2048.7}
+    assert tables["loads"][3] == {"": "alone", "clients": 64, "rate": 91.0}
+    assert tables["exports"] == [{"form": "onnx", "languages/de/cosine": 0.5, "means/all": 0.75}]
+
+
 def test_the_folder_results_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="no folder 'results' here"):
@@ -216,6 +288,11 @@ def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
         ([{**TARGET, "interval": 3}], "'interval' is 3"),
         ([{**TARGET, "command": None}], "'command' is None, expected text"),
         ([TARGET, without(dict(TARGET), "hardware")], "row 1: this target has no 'hardware'"),
+        (without(measured(), "command"), "this record has no 'command'"),
+        (without(measured(), "environment"), "this record has no 'environment'"),
+        (without(measured(), "environment", "packages"), "has no 'packages'"),
+        (measured(kind=3), "'kind' is 3, expected text"),
+        (measured(systems={"a": {"ms": float("nan")}}), "'ms' is nan, expected a number"),
         ([3], "row 0: .*does not fit"),
     ],
 )

@@ -179,6 +179,7 @@ def measure_exports(
             checks.append(_checked(checker, folder, form))
     chosen = "".join(f" --to {form}" for form in forms)
     record = {
+        "kind": "exports",
         "command": f"clrelkt measure exports {encoder}{chosen} --corpus {corpus} --split {split}",
         "encoder": loaded.name,
         "weights": loaded.weights,

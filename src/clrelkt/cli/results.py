@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from clrelkt.evaluation.seeds import SeedSummary
-    from clrelkt.reports.records import Performance, ReproductionRecord, Targets
+    from clrelkt.reports.records import Measured, Performance, ReproductionRecord, Targets
 
 __all__ = ["results"]
 
@@ -50,12 +50,12 @@ def results(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show records: what clrelkt reproduce wrote, lists of targets, and rows of benchmarks.
+    """Show records: reproductions, lists of targets, rows of benchmarks, other measurements.
 
     PATHS are files or folders; without any, the folder results.
     """
     from clrelkt.errors import DataError
-    from clrelkt.reports.records import Performance, ReproductionRecord, find_records
+    from clrelkt.reports.records import Measured, Performance, ReproductionRecord, find_records
 
     if spec is not None:
         if paths:
@@ -83,6 +83,8 @@ def results(
             _show_reproduction(record, every_language)
         elif isinstance(record, Performance):
             _show_performance(record)
+        elif isinstance(record, Measured):
+            _show_measured(record, every_language)
         else:
             _show_targets(record)
 
@@ -124,6 +126,27 @@ def _show_performance(performance: Performance) -> None:
     from clrelkt.reports.performance import performance_table
 
     Console().print(performance_table(performance))
+
+
+def _show_measured(record: Measured, every_language: bool) -> None:
+    from rich.console import Console
+
+    from clrelkt.reports.measured import measured_tables
+
+    console = Console()
+    versions = (f"{name} {version}" for name, version in record.versions.items() if version)
+
+    def show(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    show(f"{record.name} ({record.kind})")
+    click.echo(record.command)
+    show(", ".join(filter(None, (record.commit[:10], record.hardware, *versions))) + "\n")
+    for table in record.tables:
+        width = min(console.width, _WIDTH)
+        for part in measured_tables(table, width=width, every_language=every_language):
+            console.print(part)
+            console.print()
 
 
 def _show_reproduction(record: ReproductionRecord, every_language: bool) -> None:

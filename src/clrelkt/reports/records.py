@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from clrelkt.errors import DataError
 from clrelkt.evaluation.seeds import Estimate, SeedSummary
+from clrelkt.reports.measured import MeasuredTable, find_tables
 
 __all__ = [
+    "Measured",
     "Performance",
     "PerformanceRow",
     "Record",
@@ -151,6 +153,34 @@ class Performance:
         return {"kind": "performance", "name": self.name, "rows": rows}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Any other measurement, by the names that its record has for it.
+
+    Such a record says its ``kind``, ``command`` and ``environment``; the rest is tables.
+    """
+
+    name: str
+    kind: str
+    command: str
+    commit: str
+    hardware: str
+    versions: Mapping[str, str | None]
+    tables: tuple[MeasuredTable, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the labels and the rows of all tables."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "command": self.command,
+            "commit": self.commit,
+            "hardware": self.hardware,
+            "versions": dict(self.versions),
+            "tables": [table.to_json() for table in self.tables],
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class UnknownRecord:
     """A JSON file that is none of these."""
@@ -158,7 +188,7 @@ class UnknownRecord:
     path: Path
 
 
-Record = ReproductionRecord | Targets | Performance
+Record = ReproductionRecord | Targets | Performance | Measured
 
 
 def find_records(paths: Sequence[Path]) -> tuple[Record, ...]:
@@ -178,7 +208,8 @@ def find_records(paths: Sequence[Path]) -> tuple[Record, ...]:
         if not known:
             raise DataError(
                 f"{path}: {'no record here' if path.is_dir() else 'is not a record'}; expected "
-                "what clrelkt reproduce --record writes, a list of targets, or rows of benchmarks"
+                "what clrelkt reproduce --record writes, a list of targets, rows of benchmarks, or "
+                "a record that says its kind"
             )
         found += known
     return tuple(found)
@@ -206,6 +237,8 @@ def read_record(path: Path) -> Record | UnknownRecord:
         return Targets(name=path.stem, rows=tuple(rows))
     if isinstance(value, dict) and "stages" in value:
         return checked(partial(_reproduction, path.stem, value), str(path), "reproduction")
+    if isinstance(value, dict) and "kind" in value:
+        return checked(partial(_measured, path.stem, value), str(path), "record")
     return UnknownRecord(path)
 
 
@@ -305,6 +338,20 @@ def _reproduction(name: str, record: Mapping[str, Any]) -> ReproductionRecord:
         commit=str(record["environment"]["commit"] or ""),
         stages=MappingProxyType(stages),
         tests=MappingProxyType(tests),
+    )
+
+
+def _measured(name: str, record: Mapping[str, Any]) -> Measured:
+    environment = record["environment"]
+    versions = dict(_items(environment, "packages"))
+    return Measured(
+        name=name,
+        kind=text(record, "kind"),
+        command=text(record, "command"),
+        commit=str(environment["commit"] or ""),
+        hardware=text(environment, "hardware"),
+        versions=MappingProxyType({"python": text(environment, "python")} | versions),
+        tables=find_tables(record),
     )
 
 
