@@ -25,7 +25,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -106,6 +106,17 @@ def hash_ids(ids: Sequence[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
+@dataclass(slots=True)
+class _Rows:
+    """What is written of a batch of documents at one go."""
+
+    passages: list[tuple[int, int, str, str, bytes, int]] = field(default_factory=list)
+    owners: list[int] = field(default_factory=list)
+    documents: list[tuple[int, str, str, str, str, int, int]] = field(default_factory=list)
+    languages: list[int] = field(default_factory=list)
+    metadata: list[tuple[str, str, int]] = field(default_factory=list)
+
+
 class SegmentWriter:
     """Writes a segment."""
 
@@ -148,8 +159,10 @@ class SegmentWriter:
         self.failed = True
         with storage_errors(self._folder), _database_errors(self._folder):
             self._write_vectors(vectors)
+            rows = _Rows()
             for cut in documents:
-                self._add_document(cut, sentence_vectors is not None)
+                self._add_document(cut, sentence_vectors is not None, rows)
+            self._write_rows(rows)
             if sentence_vectors is not None:
                 integers, scales = quantise(sentence_vectors)
                 self._files["sentences.bin"].write(integers.tobytes())
@@ -163,36 +176,37 @@ class SegmentWriter:
             self._files["bytes.bin"].write(integers.tobytes())
             self._files["scales.bin"].write(scales.tobytes())
 
-    def _add_document(self, cut: CutDocument, with_sentences: bool) -> None:
+    def _add_document(self, cut: CutDocument, with_sentences: bool, rows: _Rows) -> None:
         number, first, document = len(self.document_ids), self.rows, cut.document
-        rows = []
         for passage in cut.passages:
             counted = with_sentences and len(passage.sentences) > 1
-            starts = np.array([span.start for span in passage.sentences], np.int32).tobytes()
+            starts = array("i", [span.start for span in passage.sentences]).tobytes()
             vector = self._sentences if counted else -1
-            rows.append((self.rows, number, passage.id, passage.text, starts, vector))
+            rows.passages.append((self.rows, number, passage.id, passage.text, starts, vector))
+            rows.owners.append(number)
             self.rows += 1
             self._sentences += len(passage.sentences) if counted else 0
             if passage.words is not None:
                 self._postings.add(passage.words)
-        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._files["owners.bin"].write(np.full(len(rows), number, np.int32).tobytes())
-        language = self._languages.setdefault(cut.language, len(self._languages))
-        self._files["languages.bin"].write(np.uint16(language).tobytes())
+        rows.languages.append(self._languages.setdefault(cut.language, len(self._languages)))
         metadata = json.dumps(dict(document.metadata), ensure_ascii=False)
-        self._database.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (number, document.id, document.title, cut.language, metadata, first, self.rows),
+        rows.documents.append(
+            (number, document.id, document.title, cut.language, metadata, first, self.rows)
         )
-        self._database.executemany(
-            "INSERT INTO metadata VALUES (?, ?, ?)",
-            [
-                (key, value_key(value), number)
-                for key, value in document.metadata.items()
-                if isinstance(value, str | int | float | bool)
-            ],
+        rows.metadata.extend(
+            (key, value_key(value), number)
+            for key, value in document.metadata.items()
+            if isinstance(value, str | int | float | bool)
         )
         self.document_ids[document.id] = None
+
+    def _write_rows(self, rows: _Rows) -> None:
+        self._files["owners.bin"].write(np.array(rows.owners, np.int32).tobytes())
+        self._files["languages.bin"].write(np.array(rows.languages, np.uint16).tobytes())
+        insert = self._database.executemany
+        insert("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?)", rows.passages)
+        insert("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)", rows.documents)
+        insert("INSERT INTO metadata VALUES (?, ?, ?)", rows.metadata)
 
     def finish(self) -> None:
         """Put everything on the disk.

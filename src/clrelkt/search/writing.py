@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -36,7 +37,20 @@ WriteKind = Literal["build", "add", "replace"]
 
 _Item = TypeVar("_Item")
 
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Documents with the vectors of their passages, and of the sentences of those."""
+
+    documents: Sequence[CutDocument]
+    passages: np.ndarray
+    sentences: np.ndarray | None
+
+
 _BATCH_CHARACTERS = 400_000
+_FIRST_CHARACTERS = 25_000
+"""The first batch is small, so that the encoder need not wait long; each later one is twice it."""
+
 _MANY_SEGMENTS = 64
 """Where there are more, those that are not full or have many deleted documents are joined."""
 
@@ -128,10 +142,13 @@ class IndexWriter:
     def _add_all(
         self, documents: Iterable[IndexDocument], present: Snapshot | None, own: list[Segment]
     ) -> None:
-        batches = _ahead(self._cut_batches(self._skip(documents)))
+        cut = _ahead(self._cut_batches(self._skip(documents)), "cutting")
+        # One batch is cut and another written while the encoder works on the one between.
+        batches = _ahead(map(self._encoded, cut), "encoding")
         bar = progress_bar("indexing", total=None, unit="passages")
         with (
             bar if self._progress else nullcontext(lambda done: None) as advance,
+            closing(cut),
             closing(batches),
         ):
             while self._write_segment(batches, present, own, advance):
@@ -140,13 +157,14 @@ class IndexWriter:
     def _cut_batches(self, documents: Iterator[IndexDocument]) -> Iterator[list[CutDocument]]:
         """Yield documents until there are characters enough for a batch, again and again."""
         batch: list[IndexDocument] = []
-        characters = 0
+        characters, enough = 0, _FIRST_CHARACTERS
         for document in documents:
             batch.append(document)
             characters += len(document.text) + sum(len(t) for _, t in document.passages or ())
-            if characters >= _BATCH_CHARACTERS or len(batch) == self._settings.segment_rows:
+            if characters >= enough or len(batch) == self._settings.segment_rows:
                 yield self._cutter(batch)
                 batch, characters = [], 0
+                enough = min(2 * enough, _BATCH_CHARACTERS)
         if batch:
             yield self._cutter(batch)
 
@@ -165,7 +183,7 @@ class IndexWriter:
 
     def _write_segment(
         self,
-        batches: Iterator[list[CutDocument]],
+        batches: Iterator[_Encoded],
         present: Snapshot | None,
         own: list[Segment],
         advance: Callable[[int], None],
@@ -189,7 +207,7 @@ class IndexWriter:
     def _fill(
         self,
         writer: SegmentWriter,
-        batches: Iterator[list[CutDocument]],
+        batches: Iterator[_Encoded],
         present: Snapshot | None,
         own: Sequence[Segment],
         advance: Callable[[int], None],
@@ -197,9 +215,10 @@ class IndexWriter:
         """Write until the segment is full or old enough, and tell whether that is why it ends."""
         began = time.monotonic()
         for batch in batches:
-            self._check_ids([cut.document for cut in batch], writer.document_ids, own, present)
+            documents = [cut.document for cut in batch.documents]
+            self._check_ids(documents, writer.document_ids, own, present)
             before = writer.rows
-            self._encode_into(writer, batch)
+            writer.add(batch.documents, batch.passages, batch.sentences)
             advance(writer.rows - before)
             full = writer.rows >= self._settings.segment_rows
             if full or time.monotonic() - began > self._checkpoint_seconds:
@@ -212,7 +231,7 @@ class IndexWriter:
         self._pending["last"] = next(reversed(writer.document_ids))
         self._folder.write_pending(self._pending)
 
-    def _encode_into(self, writer: SegmentWriter, documents: Sequence[CutDocument]) -> None:
+    def _encoded(self, documents: Sequence[CutDocument]) -> _Encoded:
         passages = [passage for cut in documents for passage in cut.passages]
         texts = [passage.text for passage in passages]
         if self._settings.sentences:
@@ -228,7 +247,7 @@ class IndexWriter:
             text = texts[int(np.flatnonzero(~finite)[0])]
             raise DataError(f"encoder {self._encoder.name!r} gives no numbers for {text[:60]!r}")
         sentences = vectors[len(passages) :] if self._settings.sentences else None
-        writer.add(documents, vectors[: len(passages)], sentences)
+        return _Encoded(documents, vectors[: len(passages)], sentences)
 
     def _open(self, name: str) -> Segment:
         return Segment(
@@ -351,9 +370,9 @@ def pending_segments(folder: IndexFolder) -> set[str]:
     return set(pending["segments"]) if pending else set()
 
 
-def _ahead(items: Iterator[_Item]) -> Generator[_Item, None, None]:
+def _ahead(items: Iterator[_Item], name: str) -> Generator[_Item, None, None]:
     """Yield items of which the next is made meanwhile, in another thread."""
-    with ThreadPoolExecutor(1, "cutting") as pool:
+    with ThreadPoolExecutor(1, name) as pool:
         future = pool.submit(next, items, None)
         while (item := future.result()) is not None:
             future = pool.submit(next, items, None)
