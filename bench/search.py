@@ -4,9 +4,8 @@
 
 The texts are distinct sentences and paragraphs of the parallel corpora (both sides, no word lists),
 with XQuAD's 240 English passages among them; the questions are XQuAD's train and dev questions in
-all languages. The first part encodes the texts, writes the index and its other stores; it takes
-hours, says how long before, and goes on where it was stopped. The second part measures, each system
-in a process of its own:
+all languages. The first part encodes the texts, writes the index and its other stores. The second
+part measures, each system in a process of its own:
 
 - recall@10 against brute force with float32 vectors, and the time of a question alone and of 64 at
   a time;
@@ -16,8 +15,9 @@ in a process of its own:
 - peers: faiss Flat, sentence-transformers' ``semantic_search``, and a Milvus server
   (``CLRELKT_MILVUS_SERVER`` names its program; without one that row is missing).
 
-A run that is stopped goes on where it was; what is measured stays in ``measured-*.json`` in the
-folder until those are removed. ``--quick`` is a smoke run on 4,000 texts: its figures mean little.
+Each part says how long it will take. A run that is stopped goes on where it was; what is measured
+stays in ``measured-*.json`` in the folder until those are removed. ``--quick`` is a smoke run on
+4,000 texts: its figures mean little.
 """
 
 from __future__ import annotations
@@ -61,9 +61,25 @@ KINDS = ("sentences", "docs", "ui_docs_po")
 K = 10
 CHUNK = 8_192
 QUESTIONS = 512
+BUILT = 40_000
+"""Texts that are indexed and encoded by turns, at most."""
+
 BATCH = 64
 MILVUS_PORT = 19530
-SYSTEMS = ("float16", "int8 against Flat", "hnsw", "ivf", "semantic_search", "milvus")
+GROWTH = {"exact": 1.0, "hnsw": 1.2, "ivf": 1.25}
+"""Stores, and the power of the number of texts that the time to write them grows by, roughly."""
+
+PILOT = 20_000
+MINUTES = {
+    "float16": 2.0,
+    "int8 against Flat": 4.0,
+    "hnsw": 0.5,
+    "ivf": 0.5,
+    "semantic_search": 4.0,
+    "milvus": 20.0,
+}
+"""What measuring a system takes at a million texts on two cores, roughly and at most."""
+
 SHARE = "share of the encoder's speed"
 Search = Callable[[np.ndarray], np.ndarray]
 """Questions (n, dimension) to rows (n, K)."""
@@ -91,6 +107,10 @@ class Work:
         """The questions' vectors, and the nearest texts."""
         return self.folder / f"questions-{self.texts}.npz"
 
+    def seconds_file(self, store: str) -> Path:
+        """How long writing an index took."""
+        return self.folder / f"measured-{self.texts}-seconds-{store}.json"
+
     def index(self, store: str) -> Path:
         """The folder of the index in a store."""
         return self.folder / f"index-{self.texts}-{store}"
@@ -110,6 +130,7 @@ class StoredEncoder:
 
     def __init__(self, encoder: MuseEncoder, texts: Sequence[str], vectors: np.ndarray) -> None:
         self._encoder = encoder
+        self.texts = texts
         self._row = {text: row for row, text in enumerate(texts)}
         self._vectors = vectors
         self.name, self.weights = encoder.name, encoder.weights
@@ -168,38 +189,72 @@ def write_vectors(work: Work, encoder: MuseEncoder, texts: Sequence[str]) -> Non
                 file.flush()
                 rate = len(chunk) / (time.monotonic() - began)
                 if start == done:
-                    minutes = (len(texts) - done) / rate / 60
-                    print(f"encoding: {rate:,.0f} texts/s, about {minutes:,.0f} minutes left")
+                    tell(f"encoding, {rate:,.0f} texts/s", (len(texts) - done) / rate)
                 advance(len(chunk))
 
 
-def documents(texts: Sequence[str]) -> Iterator[IndexDocument]:
-    # Each text is one passage, whatever its length.
+def one_passage_each(texts: Sequence[str]) -> Iterator[IndexDocument]:
+    # Whatever its length.
     for row, text in enumerate(texts):
         yield IndexDocument(str(row), language="en", passages=((str(row), text),))
 
 
 def write_indexes(work: Work, encoder: MuseEncoder, texts: Sequence[str]) -> dict[str, float]:
-    """Write the index and its copies with faiss; return the seconds that each took."""
-    seconds = {}
-    stored = StoredEncoder(encoder, texts, work.vectors())
-    settings = IndexSettings(precision="int8", sentences=False, words=False)
-    exact = work.index("exact")
-    if IndexFolder(exact).path.is_dir() is False or IndexFolder(exact).newest() is None:
+    """Write the index and its copies with faiss; return the seconds that each took.
+
+    Those of an index that was begun before this run are not known.
+    """
+    missing = [store for store in GROWTH if not is_written(work, store)]
+    if missing and work.texts >= 5 * PILOT:
+        tell_expected(work, missing, encoder, texts)
+    for store in missing:
+        fresh = not work.index(store).exists()
         began = time.monotonic()
-        Index.build(stored, documents(texts), exact, settings=settings, progress=True).close()
-        seconds["exact"] = time.monotonic() - began
-    for store in ("hnsw", "ivf"):
-        folder = work.index(store)
-        if not folder.is_dir():
-            temporary = folder.with_suffix(".part")
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(exact, temporary, copy_function=os.link)
-            began = time.monotonic()
-            copy_to_store(temporary, store, progress=True)
-            seconds[store] = time.monotonic() - began
-            temporary.replace(folder)
-    return seconds
+        write_index(work, store, StoredEncoder(encoder, texts, work.vectors()))
+        if fresh:
+            write_json(work.seconds_file(store), time.monotonic() - began)
+    known = [store for store in GROWTH if work.seconds_file(store).is_file()]
+    return {store: json.loads(work.seconds_file(store).read_text("utf-8")) for store in known}
+
+
+def is_written(work: Work, store: str) -> bool:
+    folder = work.index(store)
+    return folder.is_dir() and IndexFolder(folder).newest() is not None
+
+
+def write_index(work: Work, store: str, encoder: StoredEncoder, *, progress: bool = True) -> None:
+    exact, folder = work.index("exact"), work.index(store)
+    if store == "exact":
+        settings = IndexSettings(precision="int8", sentences=False, words=False)
+        documents = one_passage_each(encoder.texts)
+        Index.build(encoder, documents, exact, settings=settings, progress=progress).close()
+        return
+    temporary = folder.with_suffix(".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(exact, temporary, copy_function=os.link)
+    copy_to_store(temporary, store, progress=progress)
+    temporary.replace(folder)
+
+
+def tell_expected(
+    work: Work, stores: Sequence[str], encoder: MuseEncoder, texts: Sequence[str]
+) -> None:
+    """Say how long the indexes will take, from indexes of a few of the texts."""
+    few = StoredEncoder(encoder, texts[:PILOT], work.vectors()[:PILOT])
+    pilot = Work(work.folder / "pilot", PILOT)
+    shutil.rmtree(pilot.folder, ignore_errors=True)
+    pilot.folder.mkdir()
+    for store in GROWTH:
+        began = time.monotonic()
+        write_index(pilot, store, few, progress=False)
+        seconds = (time.monotonic() - began) * (work.texts / PILOT) ** GROWTH[store]
+        if store in stores:
+            tell(f"writing the index, {store}", seconds)
+    shutil.rmtree(pilot.folder)
+
+
+def tell(part: str, seconds: float) -> None:
+    print(f"{part}: about {seconds / 60:,.1f} minutes", file=sys.stderr)
 
 
 def write_questions(work: Work, encoder: MuseEncoder) -> None:
@@ -210,14 +265,19 @@ def write_questions(work: Work, encoder: MuseEncoder) -> None:
     asked = [q.text for part in (splits.train, splits.dev) for q in part.questions]
     questions = encoder.encode(random.Random(0).sample(asked, QUESTIONS), "question")
     vectors, rows, scores = work.vectors(), np.empty((QUESTIONS, 0), int), None
+    began = time.monotonic()
     for start in range(0, len(vectors), 65_536):
         part = questions @ np.array(vectors[start : start + 65_536]).T
         scores = part if scores is None else np.concatenate((scores, part), 1)
         numbers = np.tile(np.arange(start, start + part.shape[1]), (QUESTIONS, 1))
         rows = np.concatenate((rows, numbers), 1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+        best = torch.from_numpy(scores).topk(K).indices.numpy()
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-    np.savez(work.question_file, questions=questions, rows=rows, scores=scores)
+        if start == 0:
+            tell("brute force", (time.monotonic() - began) * len(vectors) / 65_536)
+    temporary = work.question_file.with_suffix(".part.npz")
+    np.savez(temporary, questions=questions, rows=rows, scores=scores)
+    temporary.replace(work.question_file)
 
 
 def build_ratio(encoder: MuseEncoder, texts: Sequence[str], rounds: int) -> dict[str, Any]:
@@ -236,7 +296,9 @@ def build_ratio(encoder: MuseEncoder, texts: Sequence[str], rounds: int) -> dict
 
     with tempfile.TemporaryDirectory() as folder:
         listening = Listening(encoder, (), np.empty((0, 512), np.float32))
+        began = time.perf_counter()
         Index.build(listening, sample, Path(folder) / "first").close()
+        tell("indexing against encoding", 2 * rounds * (time.perf_counter() - began))
         alone, whole = [], []
         for number in range(rounds):
             began = time.perf_counter()
@@ -434,7 +496,7 @@ def remembered(work: Work, name: str, measure: Callable[[], dict[str, Any]]) -> 
 
 
 def run_system(work: Work, system: str, threads: int) -> dict[str, Any]:
-    print(f"{system} …", file=sys.stderr)
+    tell(f"measuring {system}", 60 * MINUTES[system] * work.texts / 1e6)
     command = [sys.executable, __file__, "--system", system, "--folder", str(work.folder)]
     command += ["--texts", str(work.texts), "--threads", str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -446,7 +508,7 @@ def run_system(work: Work, system: str, threads: int) -> dict[str, Any]:
 
 def measure_all(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for system in SYSTEMS:
+    for system in MINUTES:
         if system == "milvus" and not os.environ.get("CLRELKT_MILVUS_SERVER"):
             print("milvus: left out, for CLRELKT_MILVUS_SERVER names no server", file=sys.stderr)
             continue
@@ -488,7 +550,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--record", type=Path, help="write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="a smoke run on 4,000 texts")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--system", choices=MINUTES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work = Work(arguments.folder, 4_000 if arguments.quick else arguments.texts)
@@ -504,7 +566,7 @@ def main() -> None:
         write_vectors(work, encoder, texts)
         seconds = write_indexes(work, encoder, texts)
         write_questions(work, encoder)
-        sample = texts[240 : 240 + min(10_000, work.texts // 4)]
+        sample = texts[240 : 240 + min(BUILT, work.texts // 4)]
         building = remembered(work, "build", lambda: build_ratio(encoder, sample, 3))
     except ClrelktError as error:
         sys.exit(f"error: {error}")

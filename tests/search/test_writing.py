@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clrelkt.encoders import MuseEncoder
+from clrelkt.encoders.protocol import TextKind
 from clrelkt.errors import DataError, SearchIndexError, StorageError
 from clrelkt.search import Index, IndexDocument, IndexSettings
 from clrelkt.search.changes import compact_index
@@ -104,6 +106,43 @@ def test_an_update_that_was_killed_after_its_last_step_is_done(
             index.add(documents(2, 3), source="more")
             assert (len(index), index.version) == (5, 4)
         assert folder.read_pending() is None
+
+
+def test_a_fault_of_the_encoder_loses_nothing_before_it(
+    muse: MuseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, asked = muse.encode, list[str]()
+
+    def listening(texts: Sequence[str], kind: TextKind = "passage") -> np.ndarray:
+        asked.extend(texts)
+        return encode(texts, kind)
+
+    def faulty(texts: Sequence[str], kind: TextKind = "passage") -> np.ndarray:
+        vectors = encode(texts, kind)
+        vectors[[text.startswith("Town 9") for text in texts]] = np.nan
+        return vectors
+
+    folder = IndexFolder(tmp_path / "i")
+    with monkeypatch.context() as patch:
+        patch.setattr(muse, "encode", faulty)
+        with pytest.raises(DataError, match="gives no numbers for 'Town 9 lies"):
+            Index.build(muse, documents(14), folder.path, settings=SMALL)
+    pending = folder.read_pending()
+    assert pending is not None
+    assert (pending["consumed"], pending["last"]) == (8, "d7")
+    with monkeypatch.context() as patch:
+        patch.setattr(muse, "encode", listening)
+        Index.build(muse, documents(14), folder.path, settings=SMALL)
+    towns = [text for text in asked if text.startswith("Town")]
+    assert not any(f"Town {number} " in text for text in towns for number in range(8))
+    Index.build(muse, documents(14), tmp_path / "whole", settings=SMALL)
+    for name in ("halves.bin", "sentences.bin", "owners.bin", "posting-rows.bin"):
+        written = [
+            [file.read_bytes() for file in sorted(place.glob(f"segments/*/{name}"))]
+            for place in (folder.path, tmp_path / "whole")
+        ]
+        assert written[0] == written[1]
+        assert len(written[0]) == 4
 
 
 def test_a_source_that_has_changed_does_not_go_on(muse: MuseEncoder, tmp_path: Path) -> None:
