@@ -13,6 +13,40 @@ _HEAD_BYTES = 65_536
 _HEAD_SECONDS = 20.0
 
 
+class _JoinedWrites:
+    """A connection that sends the head of an answer together with what follows it.
+
+    uvicorn writes the two apart, and each write is a call of the system.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold a head back until the next write, or until the loop comes round."""
+        if self._held or not data.startswith(b"HTTP/1."):
+            data, self._held = self._held + data, b""
+            self._transport.write(data)
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Send what is held back, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Closes a connection whose request has a head that is too long, or that does not end.
 
@@ -25,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Give the first request's head its time."""
         super().connection_made(transport)
+        self.transport: Any = _JoinedWrites(transport, self.loop)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:

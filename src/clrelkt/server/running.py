@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import signal
 import socket
@@ -82,7 +83,7 @@ def serve(service: SearchService, address: Address, *, grace: float = 30.0) -> N
         StorageError: there is no such address here, or another program listens there already.
     """
     server = make_server(service, address, grace=grace)
-    with bound_socket(address) as sock, _quick_switches(), _clean_end():
+    with bound_socket(address) as sock, _quick_switches(), _short_collections(), _clean_end():
         host, port = sock.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{port}/", flush=True)
@@ -122,6 +123,18 @@ def _quick_switches() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+@contextlib.contextmanager
+def _short_collections() -> Iterator[None]:
+    # What is there at the start stays, and is more than all that requests make: the garbage
+    # collector shall not look through it again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
