@@ -136,6 +136,22 @@ def test_bytes_that_are_no_http_are_refused(served: Served) -> None:
         assert sock.recv(100).startswith(b"HTTP/1.1 400")
 
 
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(served: Served) -> None:
+    body = json.dumps({"question": QUESTION, "k": 1}).encode()
+    head = f"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+        for _ in range(2):
+            sock.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+            assert sock.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(body)
+            answer = b""
+            while not answer.endswith(b"]}"):
+                answer += sock.recv(10_000)
+            first, _, content = answer.partition(b"\r\n\r\n")
+            assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert len(json.loads(content)["hits"]) == 1
+
+
 def test_only_known_names_are_answered(index: Index) -> None:
     settings = ServerSettings(hosts=("localhost", "127.0.0.1", "[::1]"))
     with running(index, settings) as served:
