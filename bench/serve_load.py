@@ -191,12 +191,18 @@ def request_bytes(question: str) -> bytes:
 
 
 def client_main(port: int, clients: int, seconds: float, questions: Path) -> None:
-    """Run as the client process; print what was seen as JSON."""
+    """Run as the client process; write what was seen beside the questions."""
     import uvloop
 
     requests = [request_bytes(text) for text in json.loads(questions.read_text("utf-8"))]
     load = uvloop.run(ask_for(port, clients, seconds, requests))
-    print(json.dumps(asdict(load)))
+    # Not to standard output: its pipe is uvloop's by now, and has lost the end of a long line.
+    seen_file(questions, port).write_text(json.dumps(asdict(load)), "utf-8")
+
+
+def seen_file(questions: Path, port: int) -> Path:
+    """Return where a client process writes what it saw."""
+    return questions.with_name(f"seen-{port}.json")
 
 
 # The server process
@@ -273,11 +279,12 @@ def load_from_elsewhere(target: Target, clients: int, seconds: float, questions:
     """Load a server from another process."""
     command = [sys.executable, __file__, "--client", str(target.port), str(clients), str(seconds)]
     before = target.processor_seconds()
-    done = subprocess.run([*command, str(questions)], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*command, str(questions)])
     taken = target.processor_seconds() - before
     if done.returncode:
         sys.exit(f"the client ended with status {done.returncode}")
-    return replace(Load(**json.loads(done.stdout)), processor_seconds=taken)
+    seen = json.loads(seen_file(questions, target.port).read_text("utf-8"))
+    return replace(Load(**seen), processor_seconds=taken)
 
 
 def soak(index: Path, questions: Path, minutes: float, threads: int) -> dict[str, Any]:
