@@ -349,7 +349,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rate = {key: statistics.median(load.rate for load in own) for key, own in loads.items()}
     return {
         "kind": "serve",
-        "command": "python bench/serve_load.py",
+        "command": " ".join(["python bench/serve_load.py", *sys.argv[1:]]),
         "corpus": corpus.name,
         "encoder": "muse",
         "questions": len(texts),
