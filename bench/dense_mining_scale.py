@@ -175,6 +175,10 @@ def fused_screens() -> dict[str, Screen]:
         "128x256, one a block": Blocks(per_processor=0),
         "256x128, 8 warps": Blocks(rows=256, columns=128),
         "128x256, not flattened": Blocks(flatten=False),
+        "128x128, 4 warps, two a processor, not flattened": Blocks(
+            columns=128, warps=4, per_processor=2, flatten=False
+        ),
+        "128x128, 4 warps, one a block": Blocks(columns=128, warps=4, per_processor=0),
         "128x256, depth 128, 2 stages": Blocks(depth=128, stages=2),
         "128x256, group 16": Blocks(group=16),
         "64x256, 4 warps, two a processor": Blocks(rows=64, warps=4, per_processor=2),

@@ -49,6 +49,15 @@ FUSED = Blocks()
 
 
 @triton.jit
+def _inside(scores, low, high):
+    """Return numbers that are negative where a score is outside its row's limits."""
+    # Rounding must leave nothing out; a limit of infinity lets nothing through.
+    half = tl.where(low > 2.0, -1.0, (high - low) * 0.5 + 4.76837158203125e-07)
+    middle = tl.where(low > 2.0, 0.0, (high + low) * 0.5)
+    return half[:, None, None] - tl.abs(scores - middle[:, None, None])
+
+
+@triton.jit
 def _record(
     scores,
     row,
@@ -74,23 +83,31 @@ def _record(
 ):
     """Write down which scores of a block, shape (block_rows, block_columns), pass their limits."""
     inside = row < rows
-    # Split into words first: comparisons then stay predicates and are never numbers in between.
     scores = tl.reshape(scores, (block_rows, block_columns // 32, 32))
-    hard = scores >= tl.load(hard_low + row, mask=inside, other=float("inf"))[:, None, None]
+    hard_from = tl.load(hard_low + row, mask=inside, other=float("inf"))
+    semi_from = tl.load(semi_low + row, mask=inside, other=float("inf"))
+    semi_to = tl.load(semi_high + row, mask=inside, other=0.0)
+    # A number's sign says whether a score passes: sums run at twice the rate of comparisons.
     if capped:
-        hard = hard & (scores <= tl.load(hard_high + row, mask=inside, other=0.0)[:, None, None])
-    semi = scores >= tl.load(semi_low + row, mask=inside, other=float("inf"))[:, None, None]
-    semi = semi & (scores <= tl.load(semi_high + row, mask=inside, other=0.0)[:, None, None])
+        hard_to = tl.load(hard_high + row, mask=inside, other=0.0)
+        hard = _inside(scores, hard_from, hard_to)
+    else:
+        hard = scores - hard_from[:, None, None]
+    semi = _inside(scores, semi_from, semi_to)
+    hard_fails = hard.to(tl.int32, bitcast=True)
+    semi_fails = semi.to(tl.int32, bitcast=True)
     if random:
         column = first_column + tl.arange(0, block_columns)
         right = tl.load(column_key + column, mask=column < columns, other=0)
         right = tl.reshape(right, (block_columns // 32, 32))
         key = tl.load(row_key + row, mask=inside, other=0)[:, None, None] ^ right[None, :, :]
-        hard = hard & (key <= tl.load(hard_key + row, mask=inside, other=0)[:, None, None])
-        semi = semi & (key <= tl.load(semi_key + row, mask=inside, other=0)[:, None, None])
-    passed = hard | semi
-    bit = (1 << tl.arange(0, 32))[None, None, :]
-    mask = tl.xor_sum(tl.where(passed, bit, 0), axis=2)
+        hard_last = tl.load(hard_key + row, mask=inside, other=0)[:, None, None]
+        semi_last = tl.load(semi_key + row, mask=inside, other=0)[:, None, None]
+        hard_fails = tl.where(key <= hard_last, hard_fails, -1)
+        semi_fails = tl.where(key <= semi_last, semi_fails, -1)
+    signs = (hard_fails & semi_fails & -2147483648).to(tl.uint32, bitcast=True)
+    away = (31 - tl.arange(0, 32)).to(tl.uint32)[None, None, :]
+    mask = ~tl.xor_sum(signs >> away, axis=2).to(tl.int32, bitcast=True)
     word = first_column // 32 + tl.arange(0, block_columns // 32)
     # The last word may go beyond the last column, where a block is filled with zeros.
     left = columns - word * 32
