@@ -17,6 +17,7 @@ from clrelkt.encoders.tensors import write_tensors
 from clrelkt.evaluation import EvaluationSettings, RetrievalEvaluator
 from clrelkt.mining import DenseMining
 from clrelkt.training.bank import TextBank, texts_of
+from clrelkt.training.launch import end_process
 from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.methods import prepare
 from clrelkt.training.process_group import ProcessGroup, process_group
@@ -85,3 +86,4 @@ def run_stage(
 if __name__ == "__main__":
     tokens = int(sys.argv[4]) if len(sys.argv) > 4 else None
     main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), tokens)
+    end_process()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clrelkt.cli.finishing import finish
 from clrelkt.cli.options import arguments_again, changed_recipe, run_options
+
+if TYPE_CHECKING:
+    from clrelkt.training import Run
 
 __all__ = ["train"]
 
@@ -63,7 +66,7 @@ def train(
 
     from clrelkt.training import RunSettings, load_recipe
     from clrelkt.training import train as run_recipe
-    from clrelkt.training.launch import check_processes, launch, told_to_launcher
+    from clrelkt.training.launch import check_processes, end_process, launch, told_to_launcher
     from clrelkt.training.process_group import is_first_process, processes_asked_for
 
     chosen = load_recipe(recipe)
@@ -88,9 +91,14 @@ def train(
     )
     with told_to_launcher():
         run = run_recipe(chosen, settings)
-    if not is_first_process():
-        return
-    finish(run.folder, quiet=True)
+    if is_first_process():
+        finish(run.folder, quiet=True)
+        _tell(run, as_json)
+    if processes_asked_for() > 1:
+        end_process()
+
+
+def _tell(run: Run, as_json: bool) -> None:
     if as_json:
         results = {name: result.to_json() for name, result in run.results.items()}
         click.echo(json.dumps(results, ensure_ascii=False, indent=1))

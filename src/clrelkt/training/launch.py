@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from clrelkt.errors import ClrelktError, LostProcessError, SettingsError, TrainingError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-__all__ = ["check_processes", "launch", "told_to_launcher"]
+__all__ = ["check_processes", "end_process", "launch", "told_to_launcher"]
 
 _LAUNCHED = "CLRELKT_LAUNCHED"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
@@ -101,6 +101,17 @@ def told_to_launcher() -> Iterator[None]:
         }
         Path(os.environ[_ERROR_FILE]).write_text(json.dumps({"message": told}), encoding="utf-8")
         sys.exit(1)
+
+
+def end_process() -> NoReturn:
+    """End a process of several whose work is done, at once and with status 0.
+
+    On the ordinary way out the threads of torch's process groups are torn down with the rest, and
+    now and then one of them aborts the process: the launcher would then call the run a failure.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _is_lost(error: ClrelktError) -> bool:
