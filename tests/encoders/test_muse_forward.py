@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch.nn import functional
 from clrelkt.encoders import MuseEncoder, RaggedBatch
 from clrelkt.encoders.muse import MuseNetwork
 from clrelkt.encoders.muse_forward import TokenLayout
-from clrelkt.encoders.muse_whole import PART, RowGroups, WholeLayout
+from clrelkt.encoders.muse_whole import WholeLayout
+from clrelkt.encoders.row_groups import PART, RowGroups
 from clrelkt.errors import EncoderError
 
 VOCABULARY = 11
@@ -150,8 +152,9 @@ def test_layout_of_two_texts() -> None:
     # Two gap rows (slot 2) before, between and behind the texts.
     assert layout.slot_of_row.tolist() == [2, 2, 1, 0, 2, 2, 1, 2, 2]
     assert layout.first_row.tolist() == [2, 6]
-    assert layout.rows_by_slot.tolist() == [3, 2, 6]
-    assert layout.slot_offsets.tolist() == [0, 1, 3]
+    assert layout.by_slot.members.tolist() == [3, 2, 6]
+    assert layout.by_slot.parts.tolist() == [0, 1]
+    assert layout.by_slot.groups is None
 
 
 def test_missing_tensor_is_named(make_tensors: MakeTensors) -> None:
@@ -204,6 +207,30 @@ def test_groups_of_any_size_are_summed(distinct: int) -> None:
         rows = table[members] if factors is None else table[members] * factors[:, None]
         expected = torch.stack([part.sum(0) for part in rows.split(counts.tolist())])
         torch.testing.assert_close(groups.sum(table, weights=factors), expected)
+
+
+def test_sums_in_two_steps_change_nothing(
+    make_tensors: MakeTensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: one block, and no token's or text's rows all in one sum."""
+    batch = RaggedBatch.from_lists([[1, 2, 1, 3] * PART, [5], [1], [4, 1]])
+    plain = TokenLayout.of(batch, batch.tokens)
+    counts = torch.bincount(batch.token_ids)
+    two_steps = replace(
+        plain,
+        by_slot=RowGroups.of(plain.by_slot.members, counts[counts > 0]),
+        by_text=RowGroups.of(plain.token_rows, batch.lengths),
+    )
+    found = []
+    for layout in (plain, two_steps):
+        with monkeypatch.context() as patched:
+            patched.setattr(TokenLayout, "of", lambda *_, chosen=layout: chosen)
+            network = MuseNetwork(make_tensors(VOCABULARY), block_tokens=batch.tokens)
+            vectors = network(batch)
+        (vectors.sum(0) * torch.arange(vectors.shape[1])).sum().backward()
+        found.append([vectors, *(parameter.grad for parameter in network.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("tokens", [3, 40])

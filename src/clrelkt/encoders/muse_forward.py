@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 
 from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
+from clrelkt.encoders.row_groups import RowGroups
 
 __all__ = ["BRANCHES", "BRANCH_WIDTH", "CPU_BLOCK_TOKENS", "GAP", "TokenLayout", "pool_tokens"]
 
@@ -42,9 +43,9 @@ class TokenLayout:
     A row is one place of the gapped layout: ``GAP`` rows before the first text, then each text's
     tokens followed by ``GAP`` rows. ``distinct`` (distinct,) holds the token ids that occur,
     ``slot_of_row`` (rows,) the index into them, or ``len(distinct)`` for a gap row. ``first_row``
-    and ``lengths`` (texts,) say where a text begins and how long it is. ``rows_by_slot`` (tokens,)
-    lists the token rows grouped by slot and ``slot_offsets`` (distinct + 1,) where each group
-    begins. ``blocks`` are the runs of texts that are worked through together.
+    and ``lengths`` (texts,) say where a text begins and how long it is. ``by_slot`` groups the
+    token rows by slot, ``by_text`` by text where all texts are worked through at once. ``blocks``
+    are the runs of texts that are worked through together.
     """
 
     distinct: torch.Tensor
@@ -52,8 +53,8 @@ class TokenLayout:
     first_row: torch.Tensor
     lengths: torch.Tensor
     token_rows: torch.Tensor
-    rows_by_slot: torch.Tensor
-    slot_offsets: torch.Tensor
+    by_slot: RowGroups
+    by_text: RowGroups | None
     blocks: tuple[slice, ...]
 
     @classmethod
@@ -69,14 +70,16 @@ class TokenLayout:
         slot_of_row = torch.full((rows,), distinct.shape[0], device=device)
         slot_of_row[token_rows] = slots
         texts = torch.arange(len(batch), device=device)
+        grouped = token_rows[torch.argsort(slots, stable=True)]
+        on_cpu = device.type == "cpu"
         return cls(
             distinct=distinct,
             slot_of_row=slot_of_row,
             first_row=lengths.cumsum(0) - lengths + (texts + 1) * GAP,
             lengths=lengths,
             token_rows=token_rows,
-            rows_by_slot=token_rows[torch.argsort(slots, stable=True)],
-            slot_offsets=functional.pad(counts.cumsum(0), (1, 0)),
+            by_slot=(RowGroups.undivided if on_cpu else RowGroups.of)(grouped, counts),
+            by_text=None if on_cpu else RowGroups.of(token_rows, lengths),
             blocks=_blocks(lengths, block_tokens),
         )
 
@@ -187,7 +190,10 @@ class _PoolTokens(torch.autograd.Function):
             squares = torch.linalg.vecdot(output, output) + embedded_squares[slots]
             scale = torch.rsqrt((squares / width - mean * mean).clamp_min_(0.0) + epsilon)
             scale.index_fill_(0, block.gap_rows, 0.0)
-            _pool_block(pooled[block.texts], block, slots, embedded, output, mean, scale)
+            if layout.by_text is None:
+                _pool_block(pooled[block.texts], block, slots, embedded, output, mean, scale)
+            else:
+                pooled = _pool_all(layout.by_text, slots, embedded, output, mean, scale)
             if needs_grad:
                 hidden.append(first)
                 outputs.append(output)
@@ -352,6 +358,22 @@ def _pool_block(
     pooled -= weighted_sum(rows, mean.unsqueeze(1))
 
 
+def _pool_all(
+    by_text: RowGroups,
+    slots: torch.Tensor,
+    embedded: torch.Tensor,
+    output: torch.Tensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
+) -> torch.Tensor:
+    weights = scale[by_text.members]
+    parts = (
+        by_text.sum(embedded, slots[by_text.members], weights),
+        by_text.sum(output, None, weights),
+    )
+    return torch.cat(parts, 1) - by_text.sum(mean.unsqueeze(1), None, weights)
+
+
 def _normalise_backward(
     gradient: torch.Tensor,
     block: _Block,
@@ -397,8 +419,7 @@ def _embedding_backward(
     pull: torch.Tensor,
     pull_mean: torch.Tensor,
 ) -> torch.Tensor:
-    rows = layout.rows_by_slot
-    offsets = layout.slot_offsets[:-1]
+    rows = layout.by_slot.members
     text_of_row = torch.repeat_interleave(
         torch.arange(layout.lengths.shape[0], device=rows.device),
         layout.lengths + GAP,
@@ -406,22 +427,13 @@ def _embedding_backward(
     )
     inner = embedded.shape[1]
     centred = gradient[:, :inner] - gradient.mean(1, keepdim=True)
-    spread = functional.embedding_bag(
-        text_of_row[rows - GAP],
-        centred,
-        offsets,
-        mode="sum",
-        per_sample_weights=weight[rows],
-    )
-    pulls = torch.stack([pull, pull_mean], 1)
-    summed = functional.embedding_bag(rows, pulls, offsets, mode="sum")
+    spread = layout.by_slot.sum(centred, text_of_row[rows - GAP], weight[rows])
+    summed = layout.by_slot.sum(torch.stack([pull, pull_mean], 1))
     return spread.addcmul_(embedded, summed[:, :1], value=-1).add_(summed[:, 1:])
 
 
 def _gather_by_slot(layout: TokenLayout, rows_gradient: torch.Tensor, offset: int) -> torch.Tensor:
-    return functional.embedding_bag(
-        layout.rows_by_slot - offset, rows_gradient, layout.slot_offsets[:-1], mode="sum"
-    )
+    return layout.by_slot.sum(rows_gradient, layout.by_slot.members - offset)
 
 
 def _windows_backward(layout: TokenLayout, grad_summed: torch.Tensor) -> list[torch.Tensor]:

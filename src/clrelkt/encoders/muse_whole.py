@@ -6,9 +6,7 @@ convolutions of cuDNN, was several times slower than ``muse_forward``. It comput
 sizes that only the GPU knows, such as the number of distinct tokens, are replaced by bounds that
 the host knows. A convolution is a matrix product for each place of its window. All that is done row
 by row stands in a few functions of plain tensor expressions, which are compiled into one pass over
-the memory each for large training steps. Sums over the rows of a token or of a text are taken in
-two steps of at most ``PART`` rows each, always in the same order: the most frequent token of a
-large batch has tens of thousands of rows.
+the memory each for large training steps.
 """
 
 from __future__ import annotations
@@ -24,58 +22,11 @@ from torch.nn import functional
 
 from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.row_groups import RowGroups
 
-__all__ = ["PART", "RowGroups", "WholeLayout", "compiled_row_functions", "pool_rows"]
+__all__ = ["WholeLayout", "compiled_row_functions", "pool_rows"]
 
-PART = 128
 _COMPILED_ROWS = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroups:
-    """Rows in groups: ``members`` (tokens,) names them, one group's behind the other's.
-
-    ``parts`` says where each run of at most ``PART`` members begins and ``groups`` (groups,) where
-    each group begins among the parts. Parts behind the last are empty.
-    """
-
-    members: torch.Tensor
-    parts: torch.Tensor
-    groups: torch.Tensor
-
-    @classmethod
-    def of(cls, members: torch.Tensor, counts: torch.Tensor) -> RowGroups:
-        """Divide ``members`` into groups of the given sizes (groups,), which add up to them."""
-        device, tokens = members.device, members.shape[0]
-        part_ends = (-(-counts // PART)).cumsum(0)
-        first_parts = functional.pad(part_ends, (1, 0))[:-1]
-        numbers = torch.arange(tokens // PART + counts.shape[0], device=device)
-        group = torch.searchsorted(part_ends, numbers, right=True)
-        group = group.clamp_max_(max(counts.shape[0] - 1, 0))
-        begins = (counts.cumsum(0) - counts)[group] + PART * (numbers - first_parts[group])
-        return cls(members, begins.clamp_max_(tokens), first_parts)
-
-    def sum(
-        self,
-        table: torch.Tensor,
-        members: torch.Tensor | None = None,
-        weights: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the sum of ``table``'s rows over each group, shape (groups, width).
-
-        ``members`` (tokens,) may name other rows in the same order; ``weights`` (tokens,) are the
-        members' factors.
-        """
-        chosen = self.members if members is None else members
-        partial = functional.embedding_bag(
-            chosen,
-            table,
-            self.parts,
-            mode="sum",
-            per_sample_weights=None if weights is None else weights.to(table.dtype),
-        )
-        numbers = torch.arange(self.parts.shape[0], device=table.device)
-        return functional.embedding_bag(numbers, partial, self.groups, mode="sum")
 
 
 @dataclass(frozen=True, slots=True)
