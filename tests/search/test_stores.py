@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clrelkt.corpora import Corpus
@@ -13,6 +14,8 @@ from clrelkt.encoders import MuseEncoder
 from clrelkt.errors import SearchIndexError, SettingsError
 from clrelkt.search import Index, IndexDocument, IndexSettings
 from clrelkt.search.changes import compact_index, copy_to_store
+from clrelkt.search.stores.faiss import FaissStore, write_faiss
+from clrelkt.search.vectors import VectorBlock, exact_search
 
 QUESTIONS = ("Wer war Nikola Tesla?", "Who won the Super Bowl?", "超级碗在哪里举行？")  # noqa: RUF001
 NEW = IndexDocument("bridges", "The town has seven bridges over the river.", language="en")
@@ -57,6 +60,27 @@ def check_store(store: str, folder: Path, muse: MuseEncoder) -> None:
 @pytest.mark.parametrize("store", ["hnsw", "ivf"])
 def test_faiss(store: str, xquad_copy: Path, muse: MuseEncoder) -> None:
     check_store(store, xquad_copy, muse)
+
+
+def test_inverted_files_of_many_rows(tmp_path: Path) -> None:
+    """Compressed to a bit a number, compared again; with a filter, and with rows added later."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((500, 64))
+    vectors = centres[rng.integers(0, 500, 25_000)] + 0.7 * rng.standard_normal((25_000, 64))
+    halves = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    blocks = [VectorBlock(halves[:24_000]), VectorBlock(halves[24_000:])]
+    write_faiss(tmp_path / "rows.faiss", "ivf", blocks[:1])
+    assert (tmp_path / "rows.faiss").stat().st_size < halves.nbytes / 4
+    store = FaissStore(tmp_path / "rows.faiss", blocks)
+    questions = halves[::500].astype(np.float32)
+    allowed = np.arange(25_000) % 10 != 0
+    for permitted in (None, allowed):
+        found = store.search(questions, 10, permitted)
+        exact = exact_search(questions, blocks, 10, permitted)
+        same = [len(set(a) & set(b)) for a, b in zip(found.rows, exact.rows, strict=True)]
+        assert sum(same) / len(same) >= 9.5
+        assert permitted is None or permitted[found.rows].all()
+    np.testing.assert_allclose(found.scores[:, 0], exact.scores[:, 0], atol=1e-3)
 
 
 def test_milvus(milvus: str, xquad_copy: Path, muse: MuseEncoder) -> None:

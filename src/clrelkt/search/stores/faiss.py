@@ -26,9 +26,12 @@ _NEIGHBOURS = 32
 _CONSTRUCTION = 100
 _SEARCH = 128
 _LISTS_PER_ROOT = 4
-_PROBES = 48
-_TRAINED = 64
+_PROBES = 256
+_TRAINED = 40
 """Vectors a list is trained with."""
+_PRODUCT_FROM = 20_000
+"""Rows from which a vector is kept as products of four numbers' codes: one bit a number."""
+_RESCORED_PRODUCTS = 512
 _BLOCK = 20_000
 _FEW = 20_000
 """Among so few rows every vector is compared: quicker, and exact."""
@@ -76,7 +79,9 @@ def _empty(faiss: Any, kind: FaissKind, blocks: Sequence[VectorBlock]) -> Any:
         index = faiss.index_factory(width, f"HNSW{_NEIGHBOURS},SQ8", metric)
         index.hnsw.efConstruction = _CONSTRUCTION
     else:
-        index = faiss.index_factory(width, f"IVF{lists},SQ8", metric)
+        products = rows >= _PRODUCT_FROM and width % 4 == 0
+        codes = f"PQ{width // 4}x4fs" if products else "SQ8"
+        index = faiss.index_factory(width, f"IVF{lists},{codes}", metric)
     sample = np.sort(np.random.default_rng(0).permutation(rows)[: max(lists * _TRAINED, 10_000)])
     index.train(gathered(blocks, sample))
     return index
@@ -85,7 +90,8 @@ def _empty(faiss: Any, kind: FaissKind, blocks: Sequence[VectorBlock]) -> Any:
 class FaissStore:
     """A faiss index of the first rows; rows after those are compared one by one.
 
-    faiss holds 8 bits a number; the best are compared again by float16.
+    A graph holds 8 bits a number, inverted files of many rows one bit; the best are compared again
+    by float16.
     """
 
     def __init__(self, path: Path, blocks: Sequence[VectorBlock]) -> None:
@@ -117,7 +123,9 @@ class FaissStore:
         """Return about the ``k`` nearest rows to each question."""
         if allowed is not None and int(allowed.sum()) <= _FEW:
             return exact_search(questions, self._blocks, k, allowed)
-        wanted = min(max(k, RESCORED), self._covered)
+        coarse = isinstance(self._index, self._faiss.IndexIVFFastScan)
+        rescored = _RESCORED_PRODUCTS if coarse else RESCORED
+        wanted = min(max(k, rescored), self._covered)
         _, rows = self._index.search(questions, wanted, params=self._parameters(wanted, allowed))
         found = Neighbours(rows.astype(np.int64), np.zeros(rows.shape, np.float32))
         return merged(questions, self._blocks, [found, *self._newer(questions, k, allowed)], k)
