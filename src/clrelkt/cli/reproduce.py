@@ -123,8 +123,11 @@ def _interval(seeds: int) -> str:
 
 
 def _paper(reproduction: Reproduction) -> dict[str, SeedSummary]:
+    """Return the paper's figures, where they are of the same kind of test."""
     from clrelkt.evaluation import aggregate, printed_results
-    from clrelkt.evaluation.paper import PAPER_NAME
 
     printed = printed_results(reproduction.recipe.corpus)
-    return {} if printed is None else {PAPER_NAME: aggregate([printed])}
+    own = next(iter(reproduction.results.values()))[0]
+    if printed is None or (own.pool, own.document_score) != (printed.pool, printed.document_score):
+        return {}
+    return {printed.encoder: aggregate([printed])}
