@@ -279,7 +279,11 @@ def _rescored(questions: np.ndarray, blocks: Sequence[VectorBlock], rows: np.nda
     place = place.reshape(rows.shape) - int(np.searchsorted(distinct, 0))
     vectors = torch.from_numpy(gathered(blocks, distinct[distinct >= 0]))
     scores = np.full(rows.shape, -np.inf, np.float32)
-    if len(vectors):
+    if len(vectors) and len(questions) == 1:
+        # The vectors are this question's alone: nothing to pick out for it.
+        own = (vectors @ torch.from_numpy(questions[0])).numpy()
+        scores[present] = own[place[present]]
+    elif len(vectors):
         for number, question in enumerate(questions):
             own = present[number]
             found = vectors[torch.from_numpy(place[number, own])]
