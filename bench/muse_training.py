@@ -30,6 +30,7 @@ from clrelkt.training.device import choose_device, matrix_precision
 from clrelkt.training.gradients import BatchGradients, SharedBatch
 from clrelkt.training.process_group import ProcessGroup
 from harness import Options, read_encoder, read_questions, timed
+from kernel_times import show_kernels
 from limits import Limits, measure_limits, peak_memory
 from rows import Row, write_rows
 from stage import adam
@@ -154,11 +155,11 @@ def measure(arguments: argparse.Namespace) -> None:
     with matrix_precision(torch.device(device)):
         limits = measure_limits(device, torch.bfloat16 if low else torch.float32)
         steps = Steps(options, tokens, arguments.precision)
-        if arguments.whole:
-            steps.encoder.network.block_tokens = None
         steps.take(3)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        if arguments.profile:
+            show_kernels(lambda: steps.take(5), 5)
         count = 1 if arguments.quick else arguments.steps
         seconds = [timed(lambda: steps.take(count)) / count for _ in range(arguments.rounds)]
     counted = phases(steps.encoder, steps.tokens, steps.texts, steps.distinct, 2 if low else 4)
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="tokens of a step [default: 524288]")
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument(
-        "--whole", action="store_true", help="the pass over whole batches (encoders/muse_whole.py)"
+        "--profile", action="store_true", help="show first which kernels take a step's time"
     )
     parser.add_argument("--steps", type=int, default=20, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)

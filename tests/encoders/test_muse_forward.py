@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +20,7 @@ from torch.nn import functional
 from clrelkt.encoders import MuseEncoder, RaggedBatch
 from clrelkt.encoders.muse import MuseNetwork
 from clrelkt.encoders.muse_forward import TokenLayout
-from clrelkt.encoders.muse_whole import WholeLayout
+from clrelkt.encoders.muse_fused import FusedLayout, fused_type
 from clrelkt.encoders.row_groups import PART, RowGroups
 from clrelkt.errors import EncoderError
 
@@ -23,7 +28,7 @@ VOCABULARY = 11
 MakeTensors = Callable[..., dict[str, torch.Tensor]]
 
 WINDOWS = {2: 0, 3: 1, 5: 2}
-BLOCK_SIZES = [1, 4, 9, 2048, None]  # None: the whole batch at once, as on a GPU
+BLOCK_SIZES = [1, 4, 9, 2048]
 
 
 def plain_vector(tensors: dict[str, torch.Tensor], ids: list[int]) -> torch.Tensor:
@@ -92,19 +97,19 @@ ids_of_texts = st.lists(
 @settings(max_examples=20, deadline=None)
 @given(texts=ids_of_texts, block_tokens=st.sampled_from(BLOCK_SIZES))
 def test_vectors_and_gradients_are_the_plain_networks(
-    make_tensors: MakeTensors, texts: list[list[int]], block_tokens: int | None
+    make_tensors: MakeTensors, texts: list[list[int]], block_tokens: int
 ) -> None:
     assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY), block_tokens=block_tokens), texts)
 
 
 @pytest.mark.parametrize("block_tokens", BLOCK_SIZES)
-def test_one_token_repeated(make_tensors: MakeTensors, block_tokens: int | None) -> None:
+def test_one_token_repeated(make_tensors: MakeTensors, block_tokens: int) -> None:
     texts = [[3] * 30, [3], [3, 3], [3, 0, 3]]
     assert_same_as_plain(MuseNetwork(make_tensors(VOCABULARY, 1), block_tokens=block_tokens), texts)
 
 
-@pytest.mark.parametrize("block_tokens", [16, 2048, None])
-def test_published_weights(muse: MuseEncoder, block_tokens: int | None) -> None:
+@pytest.mark.parametrize("block_tokens", [16, 2048])
+def test_published_weights(muse: MuseEncoder, block_tokens: int) -> None:
     texts = ["Wo steht das?", "", "a", "Where does it say that, and where does it not?", "水水水"]
     batch = muse.tokenize(texts)
     compact = muse.compact(batch.token_ids)
@@ -130,9 +135,8 @@ def test_gradients_have_the_same_bits_every_time(muse: MuseEncoder) -> None:
         assert torch.equal(gradient, runs[1][name]), name
 
 
-@pytest.mark.parametrize("block_tokens", [2048, None])
-def test_no_texts(make_tensors: MakeTensors, block_tokens: int | None) -> None:
-    network = MuseNetwork(make_tensors(VOCABULARY), block_tokens=block_tokens)
+def test_no_texts(make_tensors: MakeTensors) -> None:
+    network = MuseNetwork(make_tensors(VOCABULARY))
     vectors = network(RaggedBatch.from_lists([]))
     assert vectors.shape == (0, 5)
     vectors.sum().backward()
@@ -234,70 +238,81 @@ def test_sums_in_two_steps_change_nothing(
 
 
 @pytest.mark.parametrize("tokens", [3, 40])
-def test_whole_layout_of_two_texts(tokens: int) -> None:
+@pytest.mark.parametrize("gradients", [False, True])
+def test_fused_layout_of_two_texts(tokens: int, gradients: bool) -> None:
     """Few tokens of a large vocabulary, and many of a small one."""
-    layout = WholeLayout.of(RaggedBatch.from_lists([[7, 5], [7] * (tokens - 2)]), 10)
+    texts = [[7, 5], [7] * (tokens - 2)]
+    with torch.set_grad_enabled(gradients):
+        layout = FusedLayout.of(RaggedBatch.from_lists(texts), 10)
     assert (layout.distinct is None) == (tokens > 10)
     ids = torch.arange(10) if layout.distinct is None else layout.distinct
-    inside = layout.inside.squeeze(1)
-    assert ids[layout.slots[inside]].tolist() == [7, 5] + [7] * (tokens - 2)
+    inside = layout.slots < len(ids)
+    assert ids[layout.slots[inside].long()].tolist() == [token for text in texts for token in text]
     assert layout.text_of_row[inside].tolist() == [0, 0] + [1] * (tokens - 2)
     assert inside.tolist()[:8] == [False, False, True, True, False, False, True, tokens > 3]
     assert (layout.slots[~inside] == len(ids)).all()
+    assert layout.first_row.tolist() == [2, 6]
 
 
-def test_under_autocast_rows_are_bfloat16_and_gradients_close(muse: MuseEncoder) -> None:
-    texts = ["Wo steht das?", "a", "Where does it say that, and where does it not? " * 9, "水"]
-    batch = muse.tokenize(texts)
-    compact = muse.compact(batch.token_ids)
-    tensors = {name: value.detach() for name, value in compact.network.named_parameters()}
-    network, batch = MuseNetwork(tensors, block_tokens=None), compact.tokenize(texts)
-    found = {}
-    for low in (False, True):
-        network.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            vectors = network(batch)
-        (vectors.float() * torch.linspace(-1, 1, 512)).sum().backward()
-        flat = torch.cat([value.grad.flatten() for value in network.parameters()])
-        found[low] = vectors.detach().float(), flat
-    cosines = functional.cosine_similarity(found[True][0], found[False][0])
-    assert 0.999 < cosines.min() < 1 - 1e-7
-    assert functional.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.99
-
-
-def test_what_is_compiled_on_a_gpu_is_whole_and_the_same(
-    make_tensors: MakeTensors, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(find_spec("triton") is None, reason="pip install 'clrelkt[gpu]'")
+def test_the_kernels_give_the_same_sums_and_gradients(
+    make_tensors: MakeTensors, tmp_path: Path
 ) -> None:
-    """As torch.compile captures it, without the compiler."""
-    from clrelkt.encoders import muse_whole
+    """By Triton's interpreter, which knows no bfloat16 products: float32 and float16."""
+    torch.save(make_tensors(VOCABULARY), tmp_path / "tensors.pt")
+    script = Path(__file__).with_name("interpreted_muse.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), str(tmp_path / "tensors.pt")],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "as expected\n"), done.stderr
 
-    traced = muse_whole.compiled_row_functions("eager", whole=True)
-    monkeypatch.setattr(muse_whole, "_row_functions", lambda slots, training: traced)
-    texts = [[3, 1, 2], [4] * 30, [0, 3]]
-    for more in ([], [[1] * 90]):
-        network = MuseNetwork(make_tensors(VOCABULARY), block_tokens=None)
-        assert_same_as_plain(network, [*texts, *more])
+
+@pytest.mark.parametrize("precision", ["bfloat16", "high"])
+def test_a_cpu_has_no_kernels(make_tensors: MakeTensors, precision: str) -> None:
+    table = make_tensors(VOCABULARY)["embedding"].float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        assert fused_type(table) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("precision", "vectors", "gradients"),
+    [("float32", 1 - 1e-6, 1 - 1e-6), ("tf32", 0.99999, 0.9999), ("bfloat16", 0.999, 0.99)],
+)
 @pytest.mark.parametrize("copies", [1, 400])
 def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(
-    muse: MuseEncoder, copies: int, whole: bool
+    muse: MuseEncoder, copies: int, precision: str, vectors: float, gradients: float
 ) -> None:
     texts = ["Wo steht das?", "", "Where does it say that, and where not? " * 40, "水"] * copies
-    compact = muse.compact(muse.tokenize(texts).token_ids)
-    batch = compact.tokenize(texts)
+    # Few tokens of a large vocabulary, or many of a small one.
+    encoder = muse.compact(muse.tokenize(texts).token_ids) if copies > 1 else muse
+    batch = encoder.tokenize(texts)
     pull = torch.linspace(-1, 1, 512)
     found = {}
+    before = torch.get_float32_matmul_precision()
     for device in ("cpu", "cuda"):
-        network = copy.deepcopy(compact.network).to(device)
-        if whole and device == "cuda":
-            network.block_tokens = None
-        vectors = network(batch.to(device))
-        (vectors * pull.to(device)).mean().backward()
+        network = copy.deepcopy(encoder.network).to(device)
+        low = precision == "bfloat16" and device == "cuda"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        try:
+            with torch.autocast(device, torch.bfloat16, enabled=low):
+                kind = fused_type(network.embedding)
+                unit = network(batch.to(device)).float()
+                with torch.no_grad():
+                    alone = network(batch.to(device)).float()
+            (unit * pull.to(device)).mean().backward()
+        finally:
+            torch.set_float32_matmul_precision(before)
+        if device == "cuda" and find_spec("triton") is not None:
+            assert (kind is None) == (precision == "float32")
         flat = torch.cat([value.grad.flatten() for value in network.parameters()])
-        found[device] = vectors.detach().cpu(), flat.cpu()
-    torch.testing.assert_close(found["cuda"][0], found["cpu"][0], rtol=0, atol=1e-5)
-    gradients = [flat for _, flat in found.values()]
-    assert functional.cosine_similarity(*gradients, dim=0) > 1 - 1e-6
+        found[device] = unit.detach().cpu(), alone.cpu(), flat.double().cpu()
+    unit, alone, flat = found["cuda"]
+    right, _, right_flat = found["cpu"]
+    assert functional.cosine_similarity(unit, right).min() > vectors
+    assert functional.cosine_similarity(alone, right).min() > vectors
+    assert functional.cosine_similarity(flat, right_flat, dim=0) > gradients
+    assert abs(flat.norm() / right_flat.norm() - 1) < 1 - gradients + 1e-3

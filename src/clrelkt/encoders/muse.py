@@ -22,8 +22,8 @@ from clrelkt.encoders.muse_forward import (
     TokenLayout,
     pool_tokens,
 )
+from clrelkt.encoders.muse_fused import FusedLayout, fused_type, pool_rows
 from clrelkt.encoders.muse_weights import MuseWeights
-from clrelkt.encoders.muse_whole import WholeLayout, pool_rows
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
@@ -48,12 +48,12 @@ class MuseNetwork(nn.Module):
 
     Embedding, three branches of two convolutions each (windows of 2, 3 and 5 tokens), LayerNorm
     and a linear layer a token, a sum over the tokens divided by the square root of their number,
-    and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time;
-    with None the whole batch is worked through in another way (``muse_whole``).
+    and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time; a
+    GPU works through all at once, in kernels of its own (``muse_fused``) where it can.
     """
 
     def __init__(
-        self, tensors: Mapping[str, torch.Tensor], *, block_tokens: int | None = CPU_BLOCK_TOKENS
+        self, tensors: Mapping[str, torch.Tensor], *, block_tokens: int = CPU_BLOCK_TOKENS
     ) -> None:
         """Take over a copy of the tensors.
 
@@ -104,16 +104,20 @@ class MuseNetwork(nn.Module):
 
     def _pool(self, batch: RaggedBatch) -> torch.Tensor:
         """Return the sum of each text's normalised tokens, shape (texts, 1280)."""
-        layout: TokenLayout | WholeLayout
-        if batch.tokens and self.block_tokens is None:
-            layout = WholeLayout.of(batch, self.embedding.shape[0])
-        else:
-            layout = TokenLayout.of(batch, self.block_tokens or CPU_BLOCK_TOKENS)
+        dtype = fused_type(self.embedding) if batch.tokens else None
+        if dtype is not None:
+            rows = FusedLayout.of(batch, self.embedding.shape[0])
+            return pool_rows(rows, dtype, *self._arguments(rows.distinct))
+        layout = TokenLayout.of(batch, self.block_tokens)
+        return pool_tokens(layout, *self._arguments(layout.distinct))
+
+    def _arguments(self, distinct: torch.Tensor | None) -> tuple[Any, ...]:
+        """Return what both passes work on; None: the tokens are the whole vocabulary."""
         embedded: torch.Tensor = self.embedding
-        if layout.distinct is not None:
-            embedded = functional.embedding(layout.distinct, self.embedding)
+        if distinct is not None:
+            embedded = functional.embedding(distinct, self.embedding)
         projected, windows = self.token_products(embedded)
-        arguments = (
+        return (
             embedded,
             projected,
             windows,
@@ -122,9 +126,6 @@ class MuseNetwork(nn.Module):
             self.convolution_bias_2,
             LAYER_NORM_EPSILON,
         )
-        if isinstance(layout, WholeLayout):
-            return pool_rows(layout, *arguments)
-        return pool_tokens(layout, *arguments)
 
     def token_products(
         self, embedded: torch.Tensor

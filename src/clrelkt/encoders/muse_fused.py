@@ -1,0 +1,262 @@
+"""mUSE's forward and backward pass over all rows of a batch at once, in kernels made for it.
+
+It computes what ``muse_forward`` computes, in another order and with the rounding of bfloat16,
+float16 or TF32: for float32 without TF32, float64, CPUs and where there is no Triton there is
+``muse_forward``. Nothing in it makes the host wait for the GPU: sizes that only the GPU knows, such
+as the number of distinct tokens, are replaced by bounds that the host knows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from clrelkt.encoders.muse_forward import BRANCHES, GAP
+from clrelkt.encoders.ragged import RaggedBatch
+
+if TYPE_CHECKING:
+    from clrelkt.encoders.muse_kernels import Groups, Tiles
+
+__all__ = ["FusedLayout", "fused_type", "pool_rows"]
+
+
+def fused_type(table: torch.Tensor) -> torch.dtype | None:
+    """Return the type in which rows are kept where ``table`` lies, or None: not here."""
+    kind = table.device.type
+    if kind != "cuda" or table.dtype != torch.float32 or not _has_kernels(table.device):
+        return None
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return torch.float32 if torch.get_float32_matmul_precision() != "highest" else None
+
+
+@functools.cache
+def _has_kernels(device: torch.device) -> bool:
+    # Triton builds what starts its kernels with a compiler for C.
+    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
+    return (
+        find_spec("triton") is not None
+        and any(shutil.which(name) for name in compilers)
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayout:
+    """Where each token of a batch stands in the gapped row.
+
+    ``distinct`` (slots,) holds token ids: with gradients each that occurs once, and behind them
+    some that do not matter; without, every token's. None stands for the whole vocabulary.
+    ``slots`` (rows,) int32 is the index into them, or their number for a gap row. ``text_of_row``
+    (rows,) int32 is right for tokens.
+    ``first_row`` and ``lengths`` (texts,) say where a text begins and how long it is. ``groups``
+    are each slot's rows, where gradients are wanted.
+    """
+
+    distinct: torch.Tensor | None
+    slots: torch.Tensor
+    text_of_row: torch.Tensor
+    first_row: torch.Tensor
+    lengths: torch.Tensor
+    groups: Groups | None
+
+    @classmethod
+    def of(cls, batch: RaggedBatch, vocabulary: int, *, part: int = 128) -> FusedLayout:
+        """Lay out a batch of token ids below ``vocabulary``.
+
+        Where gradients are enabled the rows of a token are summed ``part`` at a time.
+        """
+        device, tokens, texts = batch.token_ids.device, batch.tokens, len(batch)
+        numbers = torch.arange(texts, device=device)
+        text_of_token = batch.text_of_token
+        token_rows = torch.arange(tokens, device=device) + (text_of_token + 1) * GAP
+        rows = _rounded(tokens + (texts + 1) * GAP)
+        found = _slots(batch.token_ids, vocabulary)
+        slots = torch.full((rows,), found.count, device=device, dtype=torch.int32)
+        slots[token_rows] = found.of_token.int()
+        text_of_row = torch.zeros(rows, device=device, dtype=torch.int32)
+        text_of_row[token_rows] = text_of_token.int()
+        groups = None
+        if found.order is not None:
+            from clrelkt.encoders.muse_kernels import Groups
+
+            counts = batch.token_ids.new_zeros(found.count)
+            counts.scatter_add_(0, found.of_token, torch.ones_like(found.of_token))
+            groups = Groups.of(token_rows[found.order], counts, part)
+        return cls(
+            distinct=found.distinct,
+            slots=slots,
+            text_of_row=text_of_row,
+            first_row=batch.lengths.cumsum(0) - batch.lengths + (numbers + 1) * GAP,
+            lengths=batch.lengths,
+            groups=groups,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """A bound on the number of distinct ids, the ids, and each token's index into them.
+
+    ``order`` (tokens,) lists the tokens slot by slot; None: nobody asked.
+    """
+
+    count: int
+    distinct: torch.Tensor | None
+    of_token: torch.Tensor
+    order: torch.Tensor | None
+
+
+def _slots(token_ids: torch.Tensor, vocabulary: int) -> _Slots:
+    tokens = token_ids.shape[0]
+    whole = tokens >= vocabulary
+    if not torch.is_grad_enabled():
+        # To work on a token once for each time that it occurs costs less than to sort them.
+        if whole:
+            return _Slots(vocabulary, None, token_ids, None)
+        return _Slots(tokens, token_ids, torch.arange(tokens, device=token_ids.device), None)
+    ids, order = torch.sort(token_ids, stable=True)
+    if whole:
+        return _Slots(vocabulary, None, token_ids, order)
+    new = functional.pad(ids[1:] != ids[:-1], (1, 0), value=False)
+    in_order = new.cumsum(0)
+    distinct = ids.new_zeros(tokens).scatter_(0, in_order, ids)
+    return _Slots(tokens, distinct, torch.empty_like(in_order).scatter_(0, order, in_order), order)
+
+
+def _rounded(rows: int) -> int:
+    """Return the next of few sizes, at most a sixteenth more or less than 64 more."""
+    step = max(64, 1 << max(rows.bit_length() - 5, 0))
+    return -(-rows // step) * step
+
+
+def pool_rows(
+    layout: FusedLayout,
+    dtype: torch.dtype,
+    embedded: torch.Tensor,
+    projected: torch.Tensor,
+    windows: tuple[torch.Tensor, ...],
+    bias_1: torch.Tensor,
+    kernels_2: tuple[torch.Tensor, ...],
+    bias_2: torch.Tensor,
+    epsilon: float,
+    tiles: Tiles | None = None,
+) -> torch.Tensor:
+    """Do what ``muse_forward.pool_tokens`` does; the other arguments and the result are the same.
+
+    Rows are kept and multiplied in ``dtype``, summed in float32.
+    """
+    from clrelkt.encoders.muse_kernels import Tiles
+
+    tiles = tiles or Tiles.of(dtype)
+    with torch.autocast(embedded.device.type, enabled=False):
+        pooled: torch.Tensor = _PoolRows.apply(
+            layout, dtype, epsilon, tiles, embedded, projected, bias_1, bias_2, *windows, *kernels_2
+        )  # type: ignore[no-untyped-call]
+    return pooled
+
+
+class _PoolRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layout: FusedLayout,
+        dtype: torch.dtype,
+        epsilon: float,
+        tiles: Tiles,
+        *tensors: torch.Tensor,
+    ) -> torch.Tensor:
+        from clrelkt.encoders import muse_kernels as kernels
+
+        embedded, projected, bias_1, bias_2, *rest = tensors
+        low = [tensor.to(dtype) for tensor in (embedded, projected, *rest)]
+        windows, kernels_2 = low[2 : 2 + len(BRANCHES)], low[2 + len(BRANCHES) :]
+        hidden = kernels.first_convolution(layout.slots, windows, low[1], bias_1, BRANCHES, tiles)
+        output, moments = kernels.convolve(
+            hidden, kernels_2, bias_2, layout.slots, embedded.shape[0], BRANCHES, tiles
+        )
+        pooled, means, scales = kernels.pool(
+            layout.first_row,
+            layout.lengths,
+            layout.slots,
+            low[0],
+            embedded.sum(1),
+            torch.linalg.vecdot(embedded, embedded),
+            output,
+            moments,
+            epsilon,
+            tiles,
+        )
+        if any(ctx.needs_input_grad):
+            ctx.layout, ctx.tiles, ctx.hidden, ctx.output = layout, tiles, hidden, output
+            ctx.kinds = [tensor.dtype for tensor in rest]
+            ctx.save_for_backward(low[0], low[1], means, scales, *kernels_2)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        from clrelkt.encoders import muse_kernels as kernels
+
+        gradient = gradients[0].contiguous()
+        layout: FusedLayout = ctx.layout
+        tiles: Tiles = ctx.tiles
+        embedded, projected, means, scales, *kernels_2 = ctx.saved_tensors
+        hidden, output = ctx.hidden, ctx.output
+        ctx.hidden = ctx.output = None
+        groups = layout.groups
+        assert groups is not None
+        grad_output, pulls, totals, grad_bias_2 = kernels.normalise_backward(
+            layout.slots,
+            layout.text_of_row,
+            gradient,
+            embedded,
+            hidden,
+            output,
+            means,
+            scales,
+            tiles,
+        )
+        # Where the kernels are frozen their gradients are a third of the work, and not needed.
+        wanted = ctx.needs_input_grad[-len(BRANCHES) :]
+        grad_kernels = [
+            kernels.kernel_gradient(hidden, output, branch, size, left, tiles) if needed else None
+            for branch, ((size, left), needed) in enumerate(zip(BRANCHES, wanted, strict=True))
+        ]
+        grad_summed, grad_bias_1 = kernels.convolve_back(
+            output, kernels_2, grad_output, hidden, projected, layout.slots, BRANCHES, tiles
+        )
+        del hidden, output
+        grad_projected = kernels.token_sums(grad_output, groups, torch.float32, tiles)
+        grad_windows = [
+            kernels.token_sums(grad_summed, groups, kind, tiles, (branch, size, left))
+            for branch, ((size, left), kind) in enumerate(zip(BRANCHES, ctx.kinds, strict=False))
+        ]
+        grad_embedded = kernels.embedding_sums(
+            gradient,
+            totals,
+            layout.text_of_row,
+            means,
+            scales,
+            pulls,
+            embedded,
+            groups,
+            tiles,
+        )
+        return (
+            None,
+            None,
+            None,
+            None,
+            grad_embedded,
+            grad_projected,
+            grad_bias_1,
+            grad_bias_2,
+            *grad_windows,
+            *grad_kernels,
+        )
