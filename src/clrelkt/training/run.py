@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -337,6 +338,7 @@ class _Runner(Generic[E]):
     def _encoder_path(self, stage: Stage) -> Path:
         return self._folder / "encoders" / stage.name
 
+    @cached_property
     def _texts(self) -> tuple[list[str], list[str]]:
         questions, candidates = texts_of((self._splits.train, self._splits.dev))
         for supplies in self._supplies.values():
@@ -344,11 +346,15 @@ class _Runner(Generic[E]):
             candidates += supplies.passage_texts
         return list(dict.fromkeys(questions)), list(dict.fromkeys(candidates))
 
+    @cached_property
+    def _vocabulary(self) -> torch.Tensor:
+        """The token ids that the run's texts use."""
+        token_ids: torch.Tensor = torch.unique(TextBank.token_ids(self._base, *self._texts))
+        return token_ids
+
     def _compact(self, start: str | None) -> E:
         """Return the encoder that a stage starts from, with the run's vocabulary alone."""
-        questions, candidates = self._texts()
-        token_ids = TextBank.token_ids(self._base, questions, candidates)
-        compacted = self._base.compact(token_ids).to(self._device)
+        compacted = self._base.compact(self._vocabulary).to(self._device)
         if start is not None:
             _load_tensors(self._kept_path(self._recipe.stage(start)), compacted)
         return compacted
@@ -360,7 +366,7 @@ class _Runner(Generic[E]):
         log.keep_stages(self._recipe, number, checkpoint)
         log.lines = self._group.same(log.lines)
         start, encoder = self._compact(stage.start), self._compact(stage.start)
-        bank = TextBank(*self._texts(), encoder, self._group)
+        bank = TextBank(*self._texts, encoder, self._group)
         languages = self._languages(stage)
         material = Material(
             corpus=self._splits.train,
