@@ -193,7 +193,7 @@ class _PoolRows(torch.autograd.Function):
             epsilon,
             tiles,
         )
-        if any(ctx.needs_input_grad):
+        if layout.groups is not None and any(ctx.needs_input_grad):
             ctx.layout, ctx.tiles, ctx.hidden, ctx.output = layout, tiles, hidden, output
             ctx.kinds = [tensor.dtype for tensor in rest]
             ctx.save_for_backward(low[0], low[1], means, scales, *kernels_2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -18,6 +18,8 @@ __all__ = ["Arrivals", "tokenized_ahead"]
 
 _BLOCK_CHARACTERS = 1_000_000
 _WAITING = 2
+_TOKENIZING = 2
+_AHEAD = 3
 
 
 class _Tokenizing(Protocol):
@@ -29,22 +31,27 @@ def tokenized_ahead(
 ) -> Iterator[tuple[int, RaggedBatch]]:
     """Yield texts in blocks: the number of the first one, and their tokens.
 
-    A block is tokenised while the caller works on the one before.
+    Blocks are tokenised while the caller works on those before, two at a time: the processors are
+    busy with one while the other waits for Python or for its last text.
     """
     blocks = list(_blocks(texts))
     if len(blocks) < 2:
         # A thread takes longer to start than a question to tokenise.
         yield from ((block.start, encoder.tokenize(texts, kind)) for block in blocks)
         return
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
+    with ThreadPoolExecutor(_TOKENIZING) as pool:
+        coming: deque[tuple[int, Future[RaggedBatch]]] = deque()
         for block in blocks:
-            made = pool.submit(encoder.tokenize, texts[block], kind)
-            if coming is not None:
-                yield coming[0], coming[1].result()
-            coming = block.start, made
-        if coming is not None:
-            yield coming[0], coming[1].result()
+            coming.append((block.start, pool.submit(encoder.tokenize, texts[block], kind)))
+            if len(coming) > _AHEAD:
+                yield _first(coming)
+        while coming:
+            yield _first(coming)
+
+
+def _first(coming: deque[tuple[int, Future[RaggedBatch]]]) -> tuple[int, RaggedBatch]:
+    start, made = coming.popleft()
+    return start, made.result()
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[slice]:
