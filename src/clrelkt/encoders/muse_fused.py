@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -152,9 +153,6 @@ def pool_rows(
 
     Rows are kept and multiplied in ``dtype``, summed in float32.
     """
-    from clrelkt.encoders.muse_kernels import Tiles
-
-    tiles = tiles or Tiles.of(dtype)
     with torch.autocast(embedded.device.type, enabled=False):
         pooled: torch.Tensor = _PoolRows.apply(
             layout, dtype, epsilon, tiles, embedded, projected, bias_1, bias_2, *windows, *kernels_2
@@ -169,94 +167,112 @@ class _PoolRows(torch.autograd.Function):
         layout: FusedLayout,
         dtype: torch.dtype,
         epsilon: float,
-        tiles: Tiles,
+        tiles: Tiles | None,
         *tensors: torch.Tensor,
     ) -> torch.Tensor:
-        from clrelkt.encoders import muse_kernels as kernels
-
-        embedded, projected, bias_1, bias_2, *rest = tensors
-        low = [tensor.to(dtype) for tensor in (embedded, projected, *rest)]
-        windows, kernels_2 = low[2 : 2 + len(BRANCHES)], low[2 + len(BRANCHES) :]
-        hidden = kernels.first_convolution(layout.slots, windows, low[1], bias_1, BRANCHES, tiles)
-        output, moments = kernels.convolve(
-            hidden, kernels_2, bias_2, layout.slots, embedded.shape[0], BRANCHES, tiles
-        )
-        pooled, means, scales = kernels.pool(
-            layout.first_row,
-            layout.lengths,
-            layout.slots,
-            low[0],
-            embedded.sum(1),
-            torch.linalg.vecdot(embedded, embedded),
-            output,
-            moments,
-            epsilon,
-            tiles,
-        )
-        if layout.groups is not None and any(ctx.needs_input_grad):
-            ctx.layout, ctx.tiles, ctx.hidden, ctx.output = layout, tiles, hidden, output
-            ctx.kinds = [tensor.dtype for tensor in rest]
-            ctx.save_for_backward(low[0], low[1], means, scales, *kernels_2)
-        return pooled
+        with _on(tensors[0].device):
+            return _forward(ctx, layout, dtype, epsilon, tiles, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        from clrelkt.encoders import muse_kernels as kernels
+        with _on(gradients[0].device):
+            return None, None, None, None, *_backward(ctx, gradients[0].contiguous())
 
-        gradient = gradients[0].contiguous()
-        layout: FusedLayout = ctx.layout
-        tiles: Tiles = ctx.tiles
-        embedded, projected, means, scales, *kernels_2 = ctx.saved_tensors
-        hidden, output = ctx.hidden, ctx.output
-        ctx.hidden = ctx.output = None
-        groups = layout.groups
-        assert groups is not None
-        grad_output, pulls, totals, grad_bias_2 = kernels.normalise_backward(
-            layout.slots,
-            layout.text_of_row,
-            gradient,
-            embedded,
-            hidden,
-            output,
-            means,
-            scales,
-            tiles,
-        )
-        # Where the kernels are frozen their gradients are a third of the work, and not needed.
-        wanted = ctx.needs_input_grad[-len(BRANCHES) :]
-        grad_kernels = [
-            kernels.kernel_gradient(hidden, output, branch, size, left, tiles) if needed else None
-            for branch, ((size, left), needed) in enumerate(zip(BRANCHES, wanted, strict=True))
-        ]
-        grad_summed, grad_bias_1 = kernels.convolve_back(
-            output, kernels_2, grad_output, hidden, projected, layout.slots, BRANCHES, tiles
-        )
-        del hidden, output
-        grad_projected = kernels.token_sums(grad_output, groups, torch.float32, tiles)
-        grad_windows = [
-            kernels.token_sums(grad_summed, groups, kind, tiles, (branch, size, left))
-            for branch, ((size, left), kind) in enumerate(zip(BRANCHES, ctx.kinds, strict=False))
-        ]
-        grad_embedded = kernels.embedding_sums(
-            gradient,
-            totals,
-            layout.text_of_row,
-            means,
-            scales,
-            pulls,
-            embedded,
-            groups,
-            tiles,
-        )
-        return (
-            None,
-            None,
-            None,
-            None,
-            grad_embedded,
-            grad_projected,
-            grad_bias_1,
-            grad_bias_2,
-            *grad_windows,
-            *grad_kernels,
-        )
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    # Torch knows by a tensor where to work, Triton does not.
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _forward(
+    ctx: Any,
+    layout: FusedLayout,
+    dtype: torch.dtype,
+    epsilon: float,
+    tiles: Tiles | None,
+    *tensors: torch.Tensor,
+) -> torch.Tensor:
+    from clrelkt.encoders import muse_kernels as kernels
+
+    embedded, projected, bias_1, bias_2, *rest = tensors
+    low = [tensor.to(dtype) for tensor in (embedded, projected, *rest)]
+    tiles = tiles or kernels.Tiles.of(dtype)
+    windows, kernels_2 = low[2 : 2 + len(BRANCHES)], low[2 + len(BRANCHES) :]
+    hidden = kernels.first_convolution(layout.slots, windows, low[1], bias_1, BRANCHES, tiles)
+    output, moments = kernels.convolve(
+        hidden, kernels_2, bias_2, layout.slots, embedded.shape[0], BRANCHES, tiles
+    )
+    pooled, means, scales = kernels.pool(
+        layout.first_row,
+        layout.lengths,
+        layout.slots,
+        low[0],
+        embedded.sum(1),
+        torch.linalg.vecdot(embedded, embedded),
+        output,
+        moments,
+        epsilon,
+        tiles,
+    )
+    if layout.groups is not None and any(ctx.needs_input_grad):
+        ctx.layout, ctx.tiles, ctx.hidden, ctx.output = layout, tiles, hidden, output
+        ctx.kinds = [tensor.dtype for tensor in rest]
+        ctx.save_for_backward(low[0], low[1], means, scales, *kernels_2)
+    return pooled
+
+
+def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    from clrelkt.encoders import muse_kernels as kernels
+
+    layout: FusedLayout = ctx.layout
+    tiles: Tiles = ctx.tiles
+    embedded, projected, means, scales, *kernels_2 = ctx.saved_tensors
+    hidden, output = ctx.hidden, ctx.output
+    ctx.hidden = ctx.output = None
+    groups = layout.groups
+    assert groups is not None
+    grad_output, pulls, totals, grad_bias_2 = kernels.normalise_backward(
+        layout.slots,
+        layout.text_of_row,
+        gradient,
+        embedded,
+        hidden,
+        output,
+        means,
+        scales,
+        tiles,
+    )
+    # Where the kernels are frozen their gradients are a third of the work, and not needed.
+    wanted = ctx.needs_input_grad[-len(BRANCHES) :]
+    grad_kernels = [
+        kernels.kernel_gradient(hidden, output, branch, size, left, tiles) if needed else None
+        for branch, ((size, left), needed) in enumerate(zip(BRANCHES, wanted, strict=True))
+    ]
+    grad_summed, grad_bias_1 = kernels.convolve_back(
+        output, kernels_2, grad_output, hidden, projected, layout.slots, BRANCHES, tiles
+    )
+    del hidden, output
+    grad_projected = kernels.token_sums(grad_output, groups, torch.float32, tiles)
+    grad_windows = [
+        kernels.token_sums(grad_summed, groups, kind, tiles, (branch, size, left))
+        for branch, ((size, left), kind) in enumerate(zip(BRANCHES, ctx.kinds, strict=False))
+    ]
+    grad_embedded = kernels.embedding_sums(
+        gradient,
+        totals,
+        layout.text_of_row,
+        means,
+        scales,
+        pulls,
+        embedded,
+        groups,
+        tiles,
+    )
+    return (
+        grad_embedded,
+        grad_projected,
+        grad_bias_1,
+        grad_bias_2,
+        *grad_windows,
+        *grad_kernels,
+    )

@@ -52,7 +52,7 @@ class Tiles:
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "Tiles":
-        """Return what suits numbers of ``dtype``."""
+        """Return what suits rows of ``dtype``."""
         return cls(depth=32) if dtype == torch.float32 else cls()
 
 
