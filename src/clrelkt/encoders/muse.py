@@ -22,7 +22,7 @@ from clrelkt.encoders.muse_forward import (
     TokenLayout,
     pool_tokens,
 )
-from clrelkt.encoders.muse_fused import FusedLayout, fused_type, pool_rows
+from clrelkt.encoders.muse_fused import FusedLayout, RowWeights, fused_type, pool_rows
 from clrelkt.encoders.muse_weights import MuseWeights
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
@@ -106,18 +106,12 @@ class MuseNetwork(nn.Module):
         """Return the sum of each text's normalised tokens, shape (texts, 1280)."""
         dtype = fused_type(self.embedding) if batch.tokens else None
         if dtype is not None:
-            rows = FusedLayout.of(batch, self.embedding.shape[0])
-            return pool_rows(rows, dtype, *self._arguments(rows.distinct))
+            return self._pool_fused(batch, dtype)
         layout = TokenLayout.of(batch, self.block_tokens)
-        return pool_tokens(layout, *self._arguments(layout.distinct))
-
-    def _arguments(self, distinct: torch.Tensor | None) -> tuple[Any, ...]:
-        """Return what both passes work on; None: the tokens are the whole vocabulary."""
-        embedded: torch.Tensor = self.embedding
-        if distinct is not None:
-            embedded = functional.embedding(distinct, self.embedding)
+        embedded = functional.embedding(layout.distinct, self.embedding)
         projected, windows = self.token_products(embedded)
-        return (
+        return pool_tokens(
+            layout,
             embedded,
             projected,
             windows,
@@ -126,6 +120,23 @@ class MuseNetwork(nn.Module):
             self.convolution_bias_2,
             LAYER_NORM_EPSILON,
         )
+
+    def _pool_fused(self, batch: RaggedBatch, dtype: torch.dtype) -> torch.Tensor:
+        layout = FusedLayout.of(batch, self.embedding.shape[0])
+        embedded: torch.Tensor = self.embedding
+        if layout.distinct is not None:
+            embedded = functional.embedding(layout.distinct, self.embedding)
+        weights = RowWeights(
+            self.projection,
+            self.projection_bias,
+            self.branch_gain,
+            self.branch_bias,
+            self.convolution_bias_1,
+            self.convolution_bias_2,
+            tuple(self._kernel(1, size) for size, _ in BRANCHES),
+            self.second_kernels,
+        )
+        return pool_rows(layout, dtype, embedded, weights, LAYER_NORM_EPSILON)
 
     def token_products(
         self, embedded: torch.Tensor

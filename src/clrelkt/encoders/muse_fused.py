@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.muse_forward import BRANCHES, GAP
+from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.encoders.ragged import RaggedBatch
 
 if TYPE_CHECKING:
     from clrelkt.encoders.muse_kernels import Groups, Tiles
 
-__all__ = ["FusedLayout", "fused_type", "pool_rows"]
+__all__ = ["FusedLayout", "RowWeights", "fused_type", "pool_rows"]
 
 
 def fused_type(table: torch.Tensor) -> torch.dtype | None:
@@ -137,25 +137,48 @@ def _rounded(rows: int) -> int:
     return -(-rows // step) * step
 
 
+@dataclass(frozen=True, slots=True)
+class RowWeights:
+    """The parameters that decide the texts' sums, as ``MuseNetwork`` has them."""
+
+    projection: torch.Tensor
+    projection_bias: torch.Tensor
+    branch_gain: torch.Tensor
+    branch_bias: torch.Tensor
+    convolution_bias_1: torch.Tensor
+    convolution_bias_2: torch.Tensor
+    first_kernels: tuple[torch.Tensor, ...]
+    second_kernels: tuple[torch.Tensor, ...]
+
+
 def pool_rows(
     layout: FusedLayout,
     dtype: torch.dtype,
     embedded: torch.Tensor,
-    projected: torch.Tensor,
-    windows: tuple[torch.Tensor, ...],
-    bias_1: torch.Tensor,
-    kernels_2: tuple[torch.Tensor, ...],
-    bias_2: torch.Tensor,
+    weights: RowWeights,
     epsilon: float,
     tiles: Tiles | None = None,
 ) -> torch.Tensor:
-    """Do what ``muse_forward.pool_tokens`` does; the other arguments and the result are the same.
+    """Return what ``muse_forward.pool_tokens`` returns, shape (texts, embedding + 768).
 
-    Rows are kept and multiplied in ``dtype``, summed in float32.
+    ``embedded`` (slots, embedding) are the distinct tokens' embeddings, float32 as all weights.
+    Tables and rows are kept and multiplied in ``dtype``, summed in float32.
     """
     with torch.autocast(embedded.device.type, enabled=False):
         pooled: torch.Tensor = _PoolRows.apply(
-            layout, dtype, epsilon, tiles, embedded, projected, bias_1, bias_2, *windows, *kernels_2
+            layout,
+            dtype,
+            epsilon,
+            tiles,
+            embedded,
+            weights.projection,
+            weights.projection_bias,
+            weights.branch_gain,
+            weights.branch_bias,
+            weights.convolution_bias_1,
+            weights.convolution_bias_2,
+            *weights.first_kernels,
+            *weights.second_kernels,
         )  # type: ignore[no-untyped-call]
     return pooled
 
@@ -194,31 +217,46 @@ def _forward(
 ) -> torch.Tensor:
     from clrelkt.encoders import muse_kernels as kernels
 
-    embedded, projected, bias_1, bias_2, *rest = tensors
-    low = [tensor.to(dtype) for tensor in (embedded, projected, *rest)]
+    exact, projection, projection_bias, gain, bias, bias_1, bias_2, *rest = tensors
     tiles = tiles or kernels.Tiles.of(dtype)
-    windows, kernels_2 = low[2 : 2 + len(BRANCHES)], low[2 + len(BRANCHES) :]
-    hidden = kernels.first_convolution(layout.slots, windows, low[1], bias_1, BRANCHES, tiles)
+    embedded = exact.to(dtype)
+    low = [kernel.to(dtype) for kernel in rest]
+    sides = [kernel.permute(1, 0, 2).flatten(1) for kernel in low[: len(BRANCHES)]]
+    seconds = low[len(BRANCHES) :]
+    branches = torch.addmm(projection_bias.to(dtype), embedded, projection.to(dtype))
+    projected = kernels.project(branches, gain, bias, epsilon, tiles)
+    windows = [
+        (projected[:, _branch(index)] @ side).view(-1, BRANCH_WIDTH)
+        for index, side in enumerate(sides)
+    ]
+    hidden = kernels.first_convolution(layout.slots, windows, projected, bias_1, BRANCHES, tiles)
+    del windows
     output, moments = kernels.convolve(
-        hidden, kernels_2, bias_2, layout.slots, embedded.shape[0], BRANCHES, tiles
+        hidden, seconds, bias_2, layout.slots, embedded.shape[0], BRANCHES, tiles
     )
     pooled, means, scales = kernels.pool(
         layout.first_row,
         layout.lengths,
         layout.slots,
-        low[0],
-        embedded.sum(1),
-        torch.linalg.vecdot(embedded, embedded),
+        embedded,
+        exact.sum(1),
+        torch.linalg.vecdot(exact, exact),
         output,
         moments,
         epsilon,
         tiles,
     )
     if layout.groups is not None and any(ctx.needs_input_grad):
-        ctx.layout, ctx.tiles, ctx.hidden, ctx.output = layout, tiles, hidden, output
-        ctx.kinds = [tensor.dtype for tensor in rest]
-        ctx.save_for_backward(low[0], low[1], means, scales, *kernels_2)
+        ctx.layout, ctx.tiles, ctx.epsilon = layout, tiles, epsilon
+        ctx.hidden, ctx.output = hidden, output
+        ctx.save_for_backward(
+            embedded, branches, projected, projection, gain, means, scales, *sides, *seconds
+        )
     return pooled
+
+
+def _branch(index: int) -> slice:
+    return slice(index * BRANCH_WIDTH, (index + 1) * BRANCH_WIDTH)
 
 
 def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -226,7 +264,8 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
     layout: FusedLayout = ctx.layout
     tiles: Tiles = ctx.tiles
-    embedded, projected, means, scales, *kernels_2 = ctx.saved_tensors
+    embedded, branches, projected, projection, gain, means, scales, *rest = ctx.saved_tensors
+    sides, seconds = rest[: len(BRANCHES)], rest[len(BRANCHES) :]
     hidden, output = ctx.hidden, ctx.output
     ctx.hidden = ctx.output = None
     groups = layout.groups
@@ -249,14 +288,22 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
         for branch, ((size, left), needed) in enumerate(zip(BRANCHES, wanted, strict=True))
     ]
     grad_summed, grad_bias_1 = kernels.convolve_back(
-        output, kernels_2, grad_output, hidden, projected, layout.slots, BRANCHES, tiles
+        output, seconds, grad_output, hidden, projected, layout.slots, BRANCHES, tiles
     )
     del hidden, output
-    grad_projected = kernels.token_sums(grad_output, groups, torch.float32, tiles)
-    grad_windows = [
-        kernels.token_sums(grad_summed, groups, kind, tiles, (branch, size, left))
-        for branch, ((size, left), kind) in enumerate(zip(BRANCHES, ctx.kinds, strict=False))
-    ]
+    by_token = kernels.token_sums(grad_output, groups, torch.float32, tiles)
+    by_window = torch.empty_like(projected)
+    grad_firsts = []
+    for branch, ((size, left), side) in enumerate(zip(BRANCHES, sides, strict=True)):
+        windows = kernels.token_sums(
+            grad_summed, groups, projected.dtype, tiles, (branch, size, left)
+        ).view(-1, size * BRANCH_WIDTH)
+        by_window[:, _branch(branch)] = windows @ side.T
+        apart = (projected[:, _branch(branch)].T @ windows).view(BRANCH_WIDTH, size, BRANCH_WIDTH)
+        grad_firsts.append(apart.permute(1, 0, 2).to(gradient.dtype))
+    grad_branches, sums = kernels.project_backward(
+        branches, gain, by_token, by_window, ctx.epsilon, tiles
+    )
     grad_embedded = kernels.embedding_sums(
         gradient,
         totals,
@@ -268,11 +315,13 @@ def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ..
         groups,
         tiles,
     )
+    grad_embedded += grad_branches @ projection.to(projected.dtype).T
     return (
         grad_embedded,
-        grad_projected,
+        (embedded.T @ grad_branches).to(gradient.dtype),
+        *sums,
         grad_bias_1,
         grad_bias_2,
-        *grad_windows,
+        *grad_firsts,
         *grad_kernels,
     )

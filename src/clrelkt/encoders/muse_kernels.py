@@ -24,6 +24,8 @@ __all__ = [
     "kernel_gradient",
     "normalise_backward",
     "pool",
+    "project",
+    "project_backward",
     "token_sums",
 ]
 
@@ -104,6 +106,116 @@ class Moments:
     def empty(cls, like: torch.Tensor) -> "Moments":
         """Make room for those of rows ``like``, shape (rows, 768)."""
         return cls(like.new_empty((_WIDTH // _BRANCH, 2, like.shape[0]), dtype=torch.float32))
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _project_kernel(branches, gain, bias, projected, rows, epsilon, lines: tl.constexpr):
+    """Normalise one branch of some tokens; the row behind the last is the gap's."""
+    row = tl.program_id(0) * lines + tl.arange(0, lines)
+    column = tl.program_id(1) * 256 + tl.arange(0, 256)
+    inside = (row < rows)[:, None]
+    at = row.to(tl.int64)[:, None] * 768 + column[None, :]
+    found = tl.load(branches + at, mask=inside, other=0.0).to(tl.float32)
+    found = found - (tl.sum(found, 1) / 256)[:, None]
+    found = found * (1.0 / tl.sqrt(tl.sum(found * found, 1) / 256 + epsilon))[:, None]
+    found = found * tl.load(gain + column)[None, :] + tl.load(bias + column)[None, :]
+    tl.store(
+        projected + at,
+        tl.where(inside, found, 0.0).to(projected.dtype.element_ty),
+        mask=(row <= rows)[:, None],
+    )
+
+
+def project(
+    branches: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor, epsilon: float, tiles: Tiles
+) -> torch.Tensor:
+    """Return tokens' projections, each branch normalised, and zeros for the gap.
+
+    From ``branches`` (slots, 768) and ``gain`` and ``bias`` (768,) float32, shape
+    (slots + 1, 768).
+    """
+    slots = branches.shape[0]
+    projected = branches.new_empty(slots + 1, _WIDTH)
+    _project_kernel[(triton.cdiv(slots + 1, tiles.lines), _WIDTH // _BRANCH)](
+        branches, gain, bias, projected, slots, epsilon, lines=tiles.lines, num_warps=4
+    )
+    return projected
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _project_backward_kernel(
+    branches,
+    gain,
+    by_token,
+    by_window,
+    grad_branches,
+    parts,
+    rows,
+    epsilon,
+    lines: tl.constexpr,
+    span: tl.constexpr,
+):
+    """Go back through the normalisation of one branch of some tokens."""
+    column = tl.program_id(1) * 256 + tl.arange(0, 256)
+    factor = tl.load(gain + column)[None, :]
+    grad_gain = tl.zeros((lines, 256), dtype=tl.float32)
+    grad_bias = tl.zeros((lines, 256), dtype=tl.float32)
+    grad_before = tl.zeros((lines, 256), dtype=tl.float32)
+    for start in range(0, span, lines):
+        row = tl.program_id(0) * span + start + tl.arange(0, lines)
+        inside = (row < rows)[:, None]
+        at = row.to(tl.int64)[:, None] * 768 + column[None, :]
+        normal = tl.load(branches + at, mask=inside, other=0.0).to(tl.float32)
+        own = tl.load(by_token + at, mask=inside, other=0.0).to(tl.float32)
+        own += tl.load(by_window + at, mask=inside, other=0.0).to(tl.float32)
+        normal = normal - (tl.sum(normal, 1) / 256)[:, None]
+        scale = 1.0 / tl.sqrt(tl.sum(normal * normal, 1) / 256 + epsilon)
+        normal = normal * scale[:, None]
+        grad_gain += own * normal
+        grad_bias += own
+        own = own * factor
+        along = tl.sum(own * normal, 1) / 256
+        own = own - (tl.sum(own, 1) / 256)[:, None] - normal * along[:, None]
+        own = own * tl.where(row < rows, scale, 0.0)[:, None]
+        grad_before += own
+        tl.store(grad_branches + at, own.to(grad_branches.dtype.element_ty), mask=inside)
+    to = parts + tl.program_id(0) * 2304 + column
+    tl.store(to, tl.sum(grad_before, 0))
+    tl.store(to + 768, tl.sum(grad_gain, 0))
+    tl.store(to + 1536, tl.sum(grad_bias, 0))
+
+
+def project_backward(
+    branches: torch.Tensor,
+    gain: torch.Tensor,
+    by_token: torch.Tensor,
+    by_window: torch.Tensor,
+    epsilon: float,
+    tiles: Tiles,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradient of ``branches``, and the sum of it, of the gain and of the bias.
+
+    The gradient of the projections (slots + 1, 768) is ``by_token`` + ``by_window``. Sums have
+    shape (3, 768), float32.
+    """
+    slots = branches.shape[0]
+    grad_branches = torch.empty_like(branches)
+    programs = triton.cdiv(slots, tiles.span)
+    parts = branches.new_empty((programs, 3, _WIDTH), dtype=torch.float32)
+    _project_backward_kernel[(programs, _WIDTH // _BRANCH)](
+        branches,
+        gain,
+        by_token,
+        by_window,
+        grad_branches,
+        parts,
+        slots,
+        epsilon,
+        lines=tiles.lines,
+        span=tiles.span,
+        num_warps=4,
+    )
+    return grad_branches, parts.sum(0)
 
 
 @triton.jit
