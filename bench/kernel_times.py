@@ -22,11 +22,11 @@ def show_kernels(work: Callable[[], object], steps: int) -> None:
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    on_gpu = torch.cuda.is_available()
+    on_gpu, cuda = torch.cuda.is_available(), torch.autograd.DeviceType.CUDA
     events = [
         (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event)
         for event in found.key_averages()
-        if not on_gpu or event.device_type == torch.autograd.DeviceType.CUDA
+        if not on_gpu or (event.device_type == cuda and not event.is_user_annotation)
     ]
     total = sum(microseconds for microseconds, _ in events)
     print(f"{'GPU' if on_gpu else 'CPU'}: {total / 1e3 / steps:.2f} ms a step")

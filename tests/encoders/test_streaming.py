@@ -25,9 +25,13 @@ def test_blocks_change_no_vector(
     assert small_encoder.encode([]).shape == (0, 5)
 
 
-def test_a_text_that_cannot_be_tokenised_is_told_of(small_encoder: MuseEncoder) -> None:
+@pytest.mark.parametrize("characters", [30, 10**6])
+def test_a_text_that_cannot_be_tokenised_is_told_of(
+    small_encoder: MuseEncoder, monkeypatch: pytest.MonkeyPatch, characters: int
+) -> None:
+    monkeypatch.setattr(streaming, "_BLOCK_CHARACTERS", characters)
     with pytest.raises(EncoderError, match="half of a surrogate pair"):
-        small_encoder.encode([*TEXTS, "ab\ud83d"])
+        small_encoder.encode([*TEXTS, "ab\ud83d", *TEXTS])
 
 
 @pytest.mark.parametrize("copies", [1, 3])

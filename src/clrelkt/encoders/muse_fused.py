@@ -88,9 +88,9 @@ class FusedLayout:
         if found.order is not None:
             from clrelkt.encoders.muse_kernels import Groups
 
-            counts = batch.token_ids.new_zeros(found.count)
-            counts.scatter_add_(0, found.of_token, torch.ones_like(found.of_token))
-            groups = Groups.of(token_rows[found.order], counts, part)
+            slot_numbers = torch.arange(found.count + 1, device=device)
+            begins = torch.searchsorted(found.of_token[found.order], slot_numbers)
+            groups = Groups.of(token_rows[found.order], begins, part)
         return cls(
             distinct=found.distinct,
             slots=slots,

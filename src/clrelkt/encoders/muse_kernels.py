@@ -75,16 +75,15 @@ class Groups:
     part: int
 
     @classmethod
-    def of(cls, members: torch.Tensor, counts: torch.Tensor, part: int = 128) -> "Groups":
-        """Group ``members`` (tokens,) by ``counts`` (slots,), which add up to them."""
-        ends = functional.pad(counts.cumsum(0), (1, 0))
-        begins = torch.cat([ends, ends[-1:]])
+    def of(cls, members: torch.Tensor, begins: torch.Tensor, part: int = 128) -> "Groups":
+        """Group ``members`` (tokens,); ``begins`` (slots + 1,) says where, and ends with tokens."""
+        counts = begins.diff()
         parts = torch.where(counts > part, (counts + part - 1) // part, 0).cumsum(0)
         # A token that is cut has more than half a part in each of its parts on average.
         numbers = torch.arange(2 * members.shape[0] // part, device=members.device)
         return cls(
             members=members.int(),
-            begins=begins.int(),
+            begins=torch.cat([begins, begins[-1:]]).int(),
             part_slot=torch.searchsorted(parts, numbers, right=True).int(),
             first_part=functional.pad(parts, (1, 0)).int(),
             part=part,
