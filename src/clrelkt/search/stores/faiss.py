@@ -23,15 +23,15 @@ __all__ = ["FaissKind", "FaissStore", "write_faiss"]
 FaissKind = Literal["hnsw", "ivf"]
 
 _NEIGHBOURS = 48
-_CONSTRUCTION = 200
-_SEARCH = 200
+_CONSTRUCTION = 300
+_SEARCH = 256
 _LISTS_PER_ROOT = 4
-_PROBES = 256
-_TRAINED = 40
+_PROBES = 288
+_TRAINED = 64
 """Vectors a list is trained with."""
 _PRODUCT_FROM = 20_000
 """Rows from which a vector is kept as products of four numbers' codes: one bit a number."""
-_RESCORED_PRODUCTS = 448
+_RESCORED_PRODUCTS = 512
 _BLOCK = 20_000
 _FEW = 20_000
 """Among so few rows every vector is compared: quicker, and exact."""
