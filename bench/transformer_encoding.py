@@ -27,7 +27,7 @@ from clrelkt.training.device import choose_device, matrix_precision
 from harness import timed
 from made_transformer import SHAPES, MadeTexts, made_words, save_made_model
 from rows import Row, write_rows
-from transformer_training import PASSAGE, QUESTION, measured, sentence_transformer
+from transformer_training import PASSAGE, QUESTION, measured, sentence_transformer, way
 
 LEAST_COSINE = 0.99
 
@@ -111,6 +111,7 @@ def main() -> None:
         if cosines.min() < LEAST_COSINE:
             sys.exit(f"error: a cosine of {cosines.min():.4f} between the two sides' vectors")
         print(f"least cosine of the two sides' vectors: {cosines.min():.5f}")
+        print(f"ours computes with {way(encoder.network)}")
         batch = best_batch(model, few, [int(size) for size in arguments.batches.split(",")])
         if not arguments.no_profile:
             print_profile(model, few, batch, device)

@@ -30,11 +30,12 @@ import torch
 from torch.nn import functional
 
 from clrelkt.encoders import load_encoder
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer import TransformerEncoder, TransformerNetwork
 from clrelkt.objectives import TransferWeights, transfer_loss, triplet_loss
 from clrelkt.training.bank import TextBank
 from clrelkt.training.device import choose_device, matrix_precision
 from clrelkt.training.loop import Surroundings, train_stage
+from clrelkt.training.process_group import ProcessGroup
 from clrelkt.training.recipe import DevSettings, Optimisation, Stage, Transfer
 from harness import DisagreementError
 from made_transformer import SHAPES, MadeTexts, Shape, made_words, save_made_model
@@ -159,9 +160,22 @@ def ours(job: Job, encoder: TransformerEncoder) -> float:
         save=lambda checkpoint: None,
         tick=lambda done, total, best: clock.tick(),
         checkpoint_seconds=ENDLESS,
+        group=ProcessGroup(device=compact.device),
     )
+    used = set[str]()
+    compact.network.register_forward_pre_hook(lambda network, _: used.add(way(network)))
     train_stage(stage, compact, method, bank, lambda encoder, encode: nothing, around)  # type: ignore[arg-type]
+    print(f"ours computed with {' and '.join(sorted(used))}")
     return clock.seconds
+
+
+def way(network: TransformerNetwork) -> str:
+    """Return how the network computes at this moment: its attention and its numbers."""
+    kind = network.embedding.device.type
+    low = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if low else network.compute_dtype
+    attention = "unpadded" if network.needs_no_order(network.embedding.device) else "grouped"
+    return f"{attention} attention in {str(dtype).removeprefix('torch.')} on {kind}"
 
 
 class PeerLoss(torch.nn.Module):

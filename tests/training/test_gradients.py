@@ -10,7 +10,7 @@ import torch
 
 from clrelkt.encoders import MuseEncoder, RaggedBatch
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.errors import EncoderError
+from clrelkt.errors import EncoderError, TrainingError
 from clrelkt.objectives import TransferWeights
 from clrelkt.training.bank import TextBank, texts_of
 from clrelkt.training.gradients import BatchGradients, SharedBatch
@@ -159,3 +159,15 @@ def test_bfloat16_rounds_but_points_the_same_way(case: Case) -> None:
     flat = [torch.cat([g.flatten() for g in found.values()]) for found in (low, exact)]
     assert all(gradient.dtype == torch.float32 for gradient in low.values())
     assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("case", METHODS[:1], indirect=True)
+def test_an_encoder_elsewhere_than_its_process_group_is_refused(case: Case) -> None:
+    # With autocast switched on for the wrong device, all would run on, in float32.
+    with pytest.raises(TrainingError, match=r"lies on cpu.* computes on meta"):
+        BatchGradients(
+            case.encoder,
+            case.method,
+            group=ProcessGroup(device=torch.device("meta")),
+            budget=TokenBudget(),
+        )

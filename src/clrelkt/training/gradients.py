@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from clrelkt.encoders import RaggedBatch, TrainableEncoder
 from clrelkt.encoders.memory import TokenBudget
+from clrelkt.errors import TrainingError
 from clrelkt.training.process_group import ProcessGroup
 from clrelkt.training.recipe import Precision
 from clrelkt.training.stage_method import StageMethod
@@ -68,6 +69,16 @@ class BatchGradients:
         budget: TokenBudget,
         precision: Precision = "float32",
     ) -> None:
+        """Prepare for batches of ``encoder``, which lies on the group's device.
+
+        Raises:
+            TrainingError: it lies on a device of another kind.
+        """
+        if encoder.device.type != group.device.type:
+            raise TrainingError(
+                f"the encoder lies on {encoder.device}, but the process group computes on "
+                f"{group.device}: make the group with ProcessGroup(device=encoder.device)"
+            )
         self._encoder = encoder
         self._method = method
         self._group = group
@@ -101,7 +112,7 @@ class BatchGradients:
             parameter.grad = None
 
     def _vectors(self, texts: RaggedBatch) -> torch.Tensor:
-        with torch.autocast(self._group.device.type, torch.bfloat16, enabled=self._low):
+        with torch.autocast(self._encoder.device.type, torch.bfloat16, enabled=self._low):
             vectors = self._encoder(texts)
         # The loss is computed as precisely as the parameters are kept.
         return vectors.to(self._parameters[0].dtype)
