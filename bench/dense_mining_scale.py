@@ -168,10 +168,10 @@ def fused_screens() -> dict[str, Screen]:
     from clrelkt.mining.kernels import Blocks, FusedScreen
 
     cuts = {
-        "128x256, 8 warps, 3 stages": Blocks(),
+        "128x256, 8 warps, 4 stages": Blocks(),
         "128x128, 4 warps, two a processor": Blocks(columns=128, warps=4, per_processor=2),
         "128x128, 8 warps, two a processor": Blocks(columns=128, per_processor=2),
-        "128x256, 8 warps, 4 stages": Blocks(stages=4),
+        "128x256, 8 warps, 3 stages": Blocks(stages=3),
         "128x256, one a block": Blocks(per_processor=0),
         "256x128, 8 warps": Blocks(rows=256, columns=128),
         "128x256, not flattened": Blocks(flatten=False),

@@ -38,7 +38,7 @@ class Blocks:
     depth: int = 64
     group: int = 8
     warps: int = 8
-    stages: int = 3
+    stages: int = 4
     per_processor: int = 1
     tma: bool = True
     flatten: bool = True
