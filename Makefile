@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETTINGS := pyproject.toml constraints.txt
+TRAINED := packages/clrelkt-muse-xquad
 
 .PHONY: demo test test-tensorflow lint bench docs dist docker-lint docker-proof clean
 
@@ -46,12 +47,14 @@ bench: .venv/.dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.core: .venv/bin/python $(SETTINGS)
+.venv/.core: .venv/bin/python $(SETTINGS) $(TRAINED)/pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/pip install --quiet --no-deps $(TRAINED)
 	touch $@
 
-.venv/.dev: .venv/bin/python $(SETTINGS)
+.venv/.dev: .venv/bin/python $(SETTINGS) $(TRAINED)/pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps $(TRAINED)
 	touch $@ .venv/.core
 
 .venv-tensorflow/.installed: $(SETTINGS)

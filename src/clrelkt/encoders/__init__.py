@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, read_description
-from clrelkt.encoders.installed import installed_encoders, installed_folder
+from clrelkt.encoders.installed import (
+    BEST,
+    best_encoder,
+    installed_encoders,
+    installed_folder,
+)
 from clrelkt.encoders.muse import MUSE_LANGUAGES, MuseEncoder
 from clrelkt.encoders.protocol import Encoder, SaveForm, TextKind, TrainableEncoder
 from clrelkt.encoders.published import PUBLISHED, load_published
@@ -28,6 +33,7 @@ __all__ = [
     "TextKind",
     "TrainableEncoder",
     "TransformerOptions",
+    "best_encoder",
     "installed_encoders",
     "load_encoder",
     "load_muse",
@@ -40,9 +46,10 @@ def load_encoder(
 ) -> MuseEncoder | TransformerEncoder:
     """Return an encoder by name or from the folder that holds it.
 
-    Names are ``muse``, ``muse-8bit``, those of encoders that installed packages bring
-    (``installed_encoders``), and those of the model hub; folders are those that clrelkt,
-    sentence-transformers or Hugging Face's transformers saved. ``options`` are for transformers.
+    Names are ``muse``, ``muse-8bit``, ``best`` (``best_encoder``), those of encoders that installed
+    packages bring (``installed_encoders``), and those of the model hub; folders are those that
+    clrelkt, sentence-transformers or Hugging Face's transformers saved. ``options`` are for
+    transformers.
 
     Raises:
         UnknownNameError: neither a known name nor a folder, nor given out by the hub.
@@ -52,6 +59,8 @@ def load_encoder(
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)
+    if name == BEST and not folder.is_dir():
+        return load_encoder(best_encoder(), options)
     if name in PUBLISHED or _kind(folder) == "muse":
         if options is not None:
             raise SettingsError(f"{name} is mUSE, and options are for transformers")

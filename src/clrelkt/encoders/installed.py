@@ -12,9 +12,14 @@ from pathlib import Path
 
 from clrelkt.errors import EncoderError
 
-__all__ = ["GROUP", "installed_encoders", "installed_folder"]
+__all__ = ["BEST", "GROUP", "best_encoder", "installed_encoders", "installed_folder"]
 
 GROUP = "clrelkt.encoders"
+BEST = "best"
+"""Names the trained encoder of ``packages/`` where it is installed, else mUSE as published."""
+
+_TRAINED = "muse-xquad"
+_PLAIN = "muse"
 
 
 def installed_encoders() -> dict[str, str]:
@@ -24,6 +29,11 @@ def installed_encoders() -> dict[str, str]:
         package = "" if point.dist is None else point.dist.name
         found[point.name] = package
     return found
+
+
+def best_encoder() -> str:
+    """Return what ``best`` stands for: the trained encoder where it is installed, else mUSE."""
+    return _TRAINED if _TRAINED in installed_encoders() else _PLAIN
 
 
 def installed_folder(name: str) -> Path | None:

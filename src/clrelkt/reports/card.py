@@ -19,7 +19,7 @@ from clrelkt.evaluation.seeds import SeedSummary
 from clrelkt.reports.language_names import language_name
 from clrelkt.reports.run_folder import FinishedRun
 from clrelkt.reports.tables import estimate_cell, group_label
-from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Stage
+from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Contrastive, Stage
 
 __all__ = ["GENERATED", "model_card"]
 
@@ -287,7 +287,22 @@ class _Card:
             if self._corpus
             else f"that of {_escaped(self._run.corpus)} is not known here: look it up"
         )
-        return f"## Licences\n\n- Encoder: {weights}.\n- Training data: {data}."
+        lines = ["## Licences", "", f"- Encoder: {weights}.", f"- Training data: {data}."]
+        sources = self._sources()
+        if sources:
+            lines.append(
+                f"- Texts of {', '.join(f'`{source}`' for source in sources)} were trained on too: "
+                "their licences stand where they come from."
+            )
+        return "\n".join(lines)
+
+    def _sources(self) -> list[str]:
+        found: dict[str, None] = {}
+        for stage in self._chain():
+            if isinstance(stage.method, Contrastive):
+                found |= dict.fromkeys(given.source for given in stage.method.answered or ())
+                found |= dict.fromkeys(given.source for given in stage.method.pairs or ())
+        return list(found)
 
     def origin(self) -> str:
         described = self._run.described
