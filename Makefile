@@ -31,8 +31,9 @@ docs: .venv/.dev
 dist: .venv/.dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist $(TRAINED)
 	$(BIN)/python -m twine check --strict dist/*
-	scripts/check_wheel.sh dist/*.whl
+	scripts/check_wheel.sh dist/clrelkt-[0-9]*.whl
 
 docker-lint: .venv/.dev
 	$(BIN)/hadolint Dockerfile
