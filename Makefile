@@ -15,7 +15,7 @@ test: .venv/.dev lint
 	$(BIN)/python -m pytest -q --durations=10
 
 test-tensorflow: .venv-tensorflow/.installed
-	.venv-tensorflow/bin/python -m pytest -q -m tensorflow
+	.venv-tensorflow/bin/python -m pytest -q -m tensorflow tests/encoders
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests bench docs scripts
