@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> None:
         work=f"mUSE encoding, {len(texts)} texts, {tokens / len(texts):.0f} tokens in the mean, "
         f"tokenising included{f', {arguments.gpus} GPUs' if arguments.gpus > 1 else ''}"
         f"{', bfloat16' if arguments.bfloat16 else ''}",
-        against=f"the tokeniser alone on {os.cpu_count()} cores",
+        against=f"the tokeniser alone on {len(os.sched_getaffinity(0))} cores",
         target=TARGET,
         ratio=statistics.median(ratios),
         spread=(min(ratios), max(ratios)),

@@ -41,7 +41,9 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise EncoderError(f"not a SentencePiece model: {error}") from error
-        self._threads = os.cpu_count() or 1
+        # The cores that this process may use, which may be fewer than there are.
+        affinity = getattr(os, "sched_getaffinity", None)
+        self._threads = len(affinity(0)) if affinity else os.cpu_count() or 1
         self._index: np.ndarray | None = None
         if rows is not None:
             self._index = np.full(int(rows.max()) + 1, -1, dtype=np.int64)
