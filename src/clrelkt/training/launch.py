@@ -100,18 +100,20 @@ def told_to_launcher() -> Iterator[None]:
             "extraInfo": {"timestamp": int(time.time()), "lost": _is_lost(error)},
         }
         Path(os.environ[_ERROR_FILE]).write_text(json.dumps({"message": told}), encoding="utf-8")
-        sys.exit(1)
+        # On the ordinary way out its connections close before it is gone: another process could
+        # miss it and end first, and the launcher would show what that one says.
+        end_process(1)
 
 
-def end_process() -> NoReturn:
-    """End a process of several whose work is done, at once and with status 0.
+def end_process(status: int = 0) -> NoReturn:
+    """End a process of several at once.
 
     On the ordinary way out the threads of torch's process groups are torn down with the rest, and
     now and then one of them aborts the process: the launcher would then call the run a failure.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _is_lost(error: ClrelktError) -> bool:
