@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 from pathlib import Path
 
 import torch
 
+from clrelkt.cores import cores
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import load_encoder
 from clrelkt.encoders.devices import MultiDeviceEncoder
@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace) -> None:
         work=f"mUSE encoding, {len(texts)} texts, {tokens / len(texts):.0f} tokens in the mean, "
         f"tokenising included{f', {arguments.gpus} GPUs' if arguments.gpus > 1 else ''}"
         f"{', bfloat16' if arguments.bfloat16 else ''}",
-        against=f"the tokeniser alone on {len(os.sched_getaffinity(0))} cores",
+        against=f"the tokeniser alone on {cores()} cores",
         target=TARGET,
         ratio=statistics.median(ratios),
         spread=(min(ratios), max(ratios)),

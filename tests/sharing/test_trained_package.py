@@ -12,6 +12,7 @@ from clrelkt.corpora import load_corpus, take_split
 from clrelkt.encoders import best_encoder, load_encoder
 from clrelkt.encoders.installed import installed_encoders
 from clrelkt.evaluation import EvaluationSettings, evaluate
+from clrelkt.training.provenance import describe_encoder
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "clrelkt-muse-xquad"
 MEGABYTES = 35
@@ -30,6 +31,8 @@ def test_it_finds_what_its_card_says(data_folder: Path) -> None:
         pytest.skip("not installed: pip install --no-deps packages/clrelkt-muse-xquad")
     encoder = load_encoder("best")
     assert encoder.name == best_encoder() == "muse-xquad"
+    # A run says which encoder ``best`` was.
+    assert describe_encoder("best") == describe_encoder("muse-xquad") is not None
     questions = take_split(load_corpus(data_folder / "xquad"), "test", by="document")
     languages = ("ar", "en", "hi")
     found = evaluate(

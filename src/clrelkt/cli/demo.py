@@ -53,12 +53,13 @@ def _show_installed(recipe: Recipe, settings: RunSettings) -> None:
     from clrelkt.corpora import load_corpus, take_split
     from clrelkt.encoders import best_encoder, load_encoder
     from clrelkt.evaluation import evaluate
+    from clrelkt.training.device import choose_device
 
     name = best_encoder()
     if name == recipe.encoder:
         return
     questions = take_split(load_corpus(recipe.corpus), "test", seed=settings.split_seed)
-    encoder = load_encoder(name).to(settings.device or "cpu")
+    encoder = load_encoder(name).to(choose_device(settings.device))
     found = evaluate(encoder, questions, recipe.evaluation, languages=recipe.languages)
     click.echo(
         f"\n{name}, which is installed and was trained on XQuAD: hit rate@1 "

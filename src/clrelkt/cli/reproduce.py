@@ -124,10 +124,8 @@ def _interval(seeds: int) -> str:
 
 def _paper(reproduction: Reproduction) -> dict[str, SeedSummary]:
     """Return the paper's figures, where they are of the same kind of test."""
-    from clrelkt.evaluation import aggregate, printed_results
+    from clrelkt.evaluation import aggregate, printed_alike
 
-    printed = printed_results(reproduction.recipe.corpus)
     own = next(iter(reproduction.results.values()))[0]
-    if printed is None or (own.pool, own.document_score) != (printed.pool, printed.document_score):
-        return {}
-    return {printed.encoder: aggregate([printed])}
+    printed = printed_alike(reproduction.recipe.corpus, own.pool, own.document_score)
+    return {} if printed is None else {printed.encoder: aggregate([printed])}

@@ -190,13 +190,10 @@ def _show_labels(record: ReproductionRecord, console: Console) -> None:
 
 def _paper(record: ReproductionRecord) -> dict[str, SeedSummary]:
     """Return the printed figures, where they are of the same kind."""
-    from clrelkt.evaluation import aggregate, printed_results
+    from clrelkt.evaluation import aggregate, printed_alike
 
-    printed = printed_results(record.corpus)
-    kind = (record.pool, record.document_score)
-    if printed is None or kind != (printed.pool, printed.document_score):
-        return {}
-    return {printed.encoder: aggregate([printed])}
+    printed = printed_alike(record.corpus, record.pool, record.document_score)
+    return {} if printed is None else {printed.encoder: aggregate([printed])}
 
 
 def _show_targets(targets: Targets) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, read_description
 from clrelkt.encoders.installed import (
-    BEST,
     best_encoder,
     installed_encoders,
     installed_folder,
+    known_as,
 )
 from clrelkt.encoders.muse import MUSE_LANGUAGES, MuseEncoder
 from clrelkt.encoders.protocol import Encoder, SaveForm, TextKind, TrainableEncoder
@@ -57,10 +57,8 @@ def load_encoder(
         SettingsError: options for mUSE, or options that the model cannot have.
         MissingExtraError: a transformer, and what reads it is not installed.
     """
-    name = str(name_or_folder)
-    folder = Path(name_or_folder)
-    if name == BEST and not folder.is_dir():
-        return load_encoder(best_encoder(), options)
+    name = known_as(str(name_or_folder))
+    folder = Path(name)
     if name in PUBLISHED or _kind(folder) == "muse":
         if options is not None:
             raise SettingsError(f"{name} is mUSE, and options are for transformers")

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from clrelkt.errors import EncoderError
 
-__all__ = ["BEST", "GROUP", "best_encoder", "installed_encoders", "installed_folder"]
+__all__ = ["GROUP", "best_encoder", "installed_encoders", "installed_folder", "known_as"]
 
 GROUP = "clrelkt.encoders"
-BEST = "best"
-"""Names the trained encoder of ``packages/`` where it is installed, else mUSE as published."""
 
+_BEST = "best"
 _TRAINED = "muse-xquad"
 _PLAIN = "muse"
 
@@ -34,6 +33,11 @@ def installed_encoders() -> dict[str, str]:
 def best_encoder() -> str:
     """Return what ``best`` stands for: the trained encoder where it is installed, else mUSE."""
     return _TRAINED if _TRAINED in installed_encoders() else _PLAIN
+
+
+def known_as(name: str) -> str:
+    """Return the name of the encoder that ``best`` stands for, and any other name as it is."""
+    return best_encoder() if name == _BEST and not Path(name).is_dir() else name
 
 
 def installed_folder(name: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import sentencepiece
 import torch
 
+from clrelkt.cores import cores
 from clrelkt.encoders.pieces import NewPieces
 from clrelkt.errors import EncoderError
 
@@ -41,9 +41,7 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise EncoderError(f"not a SentencePiece model: {error}") from error
-        # The cores that this process may use, which may be fewer than there are.
-        affinity = getattr(os, "sched_getaffinity", None)
-        self._threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+        self._threads = cores()
         self._index: np.ndarray | None = None
         if rows is not None:
             self._index = np.full(int(rows.max()) + 1, -1, dtype=np.int64)

@@ -6,7 +6,7 @@ from clrelkt.evaluation.baselines import evaluate_bm25
 from clrelkt.evaluation.errors import WrongAnswer, find_errors, write_errors
 from clrelkt.evaluation.metrics import gold_ranks, hit_rate, reciprocal_rank
 from clrelkt.evaluation.mixed_pool import MixedPoolEvaluator, MixedPoolLanguage, MixedPoolResult
-from clrelkt.evaluation.paper import printed, printed_results
+from clrelkt.evaluation.paper import printed, printed_alike, printed_results
 from clrelkt.evaluation.results import METRICS, LanguageResult, MetricName, Metrics, Results
 from clrelkt.evaluation.retrieval import EvaluationSettings, RetrievalEvaluator, evaluate
 from clrelkt.evaluation.seeds import Estimate, SeedSummary, aggregate
@@ -41,6 +41,7 @@ __all__ = [
     "hit_rate",
     "holm",
     "printed",
+    "printed_alike",
     "printed_results",
     "reciprocal_rank",
     "write_errors",

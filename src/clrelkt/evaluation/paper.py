@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from clrelkt.evaluation.results import LanguageResult, Results, groups_of
 
-__all__ = ["PAPER_NAME", "printed", "printed_results"]
+__all__ = ["PAPER_NAME", "printed", "printed_alike", "printed_results"]
 
 PAPER_NAME = "CL-ReLKT (paper)"
 """How the printed figures are called in results."""
@@ -83,3 +83,11 @@ def printed_results(corpus: str) -> Results | None:
         document_score="whole",
         split="test",
     )
+
+
+def printed_alike(corpus: str, pool: str, document_score: str) -> Results | None:
+    """Return the paper's figures where they are of the same kind of test, else None."""
+    found = printed_results(corpus)
+    if found is None or (found.pool, found.document_score) != (pool, document_score):
+        return None
+    return found

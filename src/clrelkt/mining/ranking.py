@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clrelkt.mining.tokens import cores
+from clrelkt.cores import cores
 
 __all__ = ["Postings", "Ranking", "rank"]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from clrelkt.cores import cores
 from clrelkt.text.words import WordTokenizer
 
-__all__ = ["cores", "words_of"]
+__all__ = ["words_of"]
 
 # Starting processes takes seconds, in which one core finds the words of about this many characters.
 _CHARACTERS_WORTH_PROCESSES = 10_000_000
@@ -43,10 +42,3 @@ def _parts(texts: Sequence[str]) -> list[list[str]]:
         parts[-1].append(text)
         size += len(text)
     return parts
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

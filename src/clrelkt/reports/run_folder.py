@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from clrelkt.errors import SettingsError, TrainingError
-from clrelkt.evaluation import Results, SeedSummary, aggregate, printed_results
+from clrelkt.evaluation import Results, SeedSummary, aggregate, printed_alike
 from clrelkt.training.portrait import Portrait, portrayed_encoders, read_portrait
 from clrelkt.training.recipe import BASELINE, ZERO_SHOT, Recipe, recipe_from_json
 from clrelkt.training.run import Measured, read_run, read_run_results
@@ -105,12 +105,10 @@ class FinishedRun:
 
     def printed(self) -> Results | None:
         """Return the paper's figures, where they are of the same kind of test."""
-        printed = printed_results(self.corpus)
-        if printed is None or not self.results:
+        if not self.results:
             return None
         own = next(iter(self.results.values()))
-        same = (own.pool, own.document_score) == (printed.pool, printed.document_score)
-        return printed if same else None
+        return printed_alike(self.corpus, own.pool, own.document_score)
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 from clrelkt.corpora import Corpus
 from clrelkt.encoders import PUBLISHED
 from clrelkt.encoders.description import DESCRIPTION_FILE
-from clrelkt.encoders.installed import installed_folder
+from clrelkt.encoders.installed import installed_folder, known_as
 from clrelkt.errors import EncoderError
 from clrelkt.training.languages import RECORD_FILE
 
@@ -28,6 +28,7 @@ def describe_encoder(name: str) -> dict[str, Any] | None:
     Raises:
         EncoderError: a file cannot be read.
     """
+    name = known_as(name)
     folder = Path(name)
     if name not in PUBLISHED and not folder.is_dir():
         folder = installed_folder(name) or folder
