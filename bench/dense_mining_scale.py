@@ -6,6 +6,12 @@ the plain one and the fused kernel's blocks are tried; a variant that fails is n
 goes on. What was measured so far is in the file of --output at every moment.
 
     python bench/dense_mining_scale.py --output dense.json --row row.json
+
+Where the time goes, by phase and by kernel, for 131,072 questions against a million passages, and
+how it grows with the passages:
+
+    python bench/dense_mining_scale.py --profile
+    python bench/dense_mining_scale.py --growth
 """
 
 from __future__ import annotations
@@ -27,6 +33,9 @@ from clrelkt.files import write_json
 from clrelkt.mining import DenseMining, LargeMiner
 from clrelkt.mining.large import memory_needed
 from clrelkt.mining.screening import Limits, PlainScreen, Screen, low_precision
+from clrelkt.mining.selection import Selection
+from kernel_times import show_kernels
+from phases import Phases
 from rows import Row, write_rows
 
 DIMENSION = 512
@@ -34,6 +43,17 @@ ROWS = 131_072
 NEAREST = DenseMining(hard=1, semi_hard=1, margin=0.24, choose="nearest")
 RANDOM = replace(NEAREST, choose="random")
 FILTERED = replace(NEAREST, hard=4, semi_hard=4, false_negative_ratio=1.05)
+PHASES = (
+    "__init__",
+    "mine",
+    "_rows",
+    "_compare_all",
+    "_screen_segment",
+    "_limits",
+    "_allowed",
+    "_exact_scores",
+    "_weigh",
+)
 
 
 @dataclass(slots=True)
@@ -342,6 +362,61 @@ def run(bench: Bench, sizes: list[int], rounds: int) -> tuple[list[dict[str, Any
     return largest, peak
 
 
+def show_profile(bench: Bench, screen: Any, asked: int, count: int) -> None:
+    """Print where the time of mining goes: by phase with the GPU awaited, then by kernel."""
+    data = Data.made(asked, count, bench.device)
+    data.mine(NEAREST, screen)
+    for label, settings in (("nearest", NEAREST), ("4 + 4, filtered", FILTERED)):
+
+        def work(settings: DenseMining = settings) -> dict[str, Any]:
+            free = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(3)]
+            with Phases(bench.wait) as phases:
+                phases.watch(LargeMiner, PHASES)
+                phases.watch(type(screen), ("run",))
+                phases.watch(Selection, ("offer", "offer_pairs"))
+                awaited = bench.timed(lambda: data.mine(settings, screen))
+            phases.show()
+            rate = 2.0 * asked * count * DIMENSION / min(free)
+            return {"seconds": free, "phase_by_phase": awaited, "flops": rate}
+
+        bench.attempt("profile", label, work)
+    show_kernels(lambda: data.mine(NEAREST, screen), 1)
+
+
+def alone(bench: Bench, profile: bool, growth: bool, sizes: list[int] | None) -> None:
+    """Do what is asked for with the screen that is taken by default; print it."""
+    gpu = bench.device.type == "cuda"
+    screen: Screen = PlainScreen()
+    if gpu:
+        from clrelkt.mining.kernels import FusedScreen
+
+        screen = FusedScreen()
+    asked = ROWS if gpu else 512
+    counts = sizes or ([10**power for power in range(3, 8)] if gpu else [1_000, 10_000])
+    if profile:
+        show_profile(bench, screen, asked, counts[-1] if sizes else min(counts[-1], 10**6))
+    if growth:
+        kind = torch.bfloat16 if gpu else torch.float32
+        peak = bench.attempt(
+            "ceiling", str(kind), partial(ceiling, bench, kind, 8_192 if gpu else 1_024)
+        )
+        show_growth(bench, screen, asked, counts, peak["flops"])
+
+
+def show_growth(bench: Bench, screen: Any, asked: int, counts: list[int], peak: float) -> None:
+    """Print seconds, share of the ceiling and memory for more and more passages."""
+    for count in counts:
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+        def work(count: int = count) -> dict[str, Any]:
+            data = Data.made(asked, count, bench.device)
+            data.mine(NEAREST, screen)
+            return measure(bench, "", screen, NEAREST, data, peak, 3 if count < 10**7 else 1)
+
+        bench.attempt("growth", f"{count:,} passages", work)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -349,6 +424,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=140.0, help="skip what comes after these")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--profile", action="store_true", help="show where the time goes")
+    parser.add_argument("--growth", action="store_true", help="show how time grows with passages")
     parser.add_argument("--output", type=Path, help="write everything that was measured here")
     parser.add_argument(
         "--row", type=Path, metavar="FILE", help="write the row of the largest size"
@@ -360,6 +437,9 @@ def main() -> None:
     bench.note(
         "device", name=torch.cuda.get_device_name() if gpu else "CPU", torch=torch.__version__
     )
+    if arguments.profile or arguments.growth:
+        alone(bench, arguments.profile, arguments.growth, arguments.sizes)
+        return
     sizes = arguments.sizes or ([10_000, 100_000, 1_000_000] if gpu else [2_000, 10_000])
     largest, peak = run(bench, sizes, arguments.rounds)
     if not largest:
