@@ -53,6 +53,8 @@ PHASES = (
     "_allowed",
     "_exact_scores",
     "_weigh",
+    "_weigh_lists",
+    "_load",
 )
 
 
@@ -210,7 +212,7 @@ def fused_screens() -> dict[str, Screen]:
 
 def tuned(bench: Bench, every: dict[str, Screen], tall: int, wide: int) -> dict[str, Screen]:
     """Time each screen on one segment and return those that work, the fastest first."""
-    from clrelkt.mining.kernels import _Lists
+    from clrelkt.mining.kernels import Lists
 
     data = Data.made(tall, wide, bench.device)
     ours, theirs = (low_precision(side).vectors for side in (data.questions, data.passages))
@@ -224,7 +226,7 @@ def tuned(bench: Bench, every: dict[str, Screen], tall: int, wide: int) -> dict[
     for name, screen in every.items():
 
         def work(screen: Any = screen) -> dict[str, Any]:
-            lists = _Lists.empty(tall, 256, bench.device)
+            lists = Lists.empty(tall, 256, bench.device)
             first = bench.timed(lambda: screen.run(ours, theirs, limits, None, lists))
             passed = int(lists.count.sum())
             times = [

@@ -15,7 +15,17 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from clrelkt.mining.screening import Limits
 
-__all__ = ["FUSED", "Blocks", "FusedScreen", "TwoPassScreen", "exact_scores"]
+__all__ = [
+    "FUSED",
+    "Blocks",
+    "FusedScreen",
+    "ListingScreen",
+    "Lists",
+    "TwoPassScreen",
+    "exact_scores",
+    "grid_whole",
+    "round_rows",
+]
 
 # Places in a row's list; a row that needs more is screened again with as many as it needs.
 _CAPACITY = 256
@@ -126,7 +136,8 @@ def _record(
     tl.store(masks + at, mask, mask=fits)
 
 
-@triton.jit
+# Rows that are screened again come in any number; each kind of number would be compiled anew.
+@triton.jit(do_not_specialize=["rows", "columns", "capacity", "programs"])
 def _fused_kernel(
     questions,
     candidates,
@@ -273,6 +284,13 @@ def _read_kernel(
 
 
 @triton.jit
+def grid_whole(numbers):
+    """Return float32 numbers as multiples of 2**-24, rounded to whole ones, float64."""
+    # Adding and taking away 1.5 * 2**52 rounds to a whole number, halves to even ones.
+    return (numbers.to(tl.float64) * 16777216.0 + 6755399441055744.0) - 6755399441055744.0
+
+
+@triton.jit
 def _exact_kernel(
     questions,
     candidates,
@@ -293,10 +311,7 @@ def _exact_kernel(
     both = inside[:, None] & (depth < dimension)[None, :]
     ours = tl.load(questions + left[:, None] * dimension + depth[None, :], mask=both, other=0.0)
     theirs = tl.load(candidates + right[:, None] * dimension + depth[None, :], mask=both, other=0.0)
-    # Adding and taking away 1.5 * 2**52 rounds to a whole number, halves to even ones.
-    ours = (ours.to(tl.float64) * 16777216.0 + 6755399441055744.0) - 6755399441055744.0
-    theirs = (theirs.to(tl.float64) * 16777216.0 + 6755399441055744.0) - 6755399441055744.0
-    total = tl.sum(ours * theirs, axis=1) * 3.552713678800501e-15
+    total = tl.sum(grid_whole(ours) * grid_whole(theirs), axis=1) * 3.552713678800501e-15
     tl.store(scores + pair, total, mask=inside)
 
 
@@ -327,8 +342,61 @@ def exact_scores(
     return scores
 
 
+@triton.jit
+def _round_kernel(
+    vectors,
+    order,
+    low,
+    error,
+    norm,
+    dimension: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    ordered: tl.constexpr,
+):
+    """Round a row to the grid and then to the type of ``low``; square what that leaves out."""
+    row = tl.program_id(0).to(tl.int64)
+    source = row
+    if ordered:
+        source = tl.load(order + row)
+    depth = tl.arange(0, block)
+    given = tl.load(vectors + source * dimension + depth, mask=depth < dimension, other=0.0)
+    exact = grid_whole(given) * 5.960464477539063e-08
+    # Single precision holds the grid's numbers, so that they are rounded only once.
+    near = exact.to(tl.float32).to(low.dtype.element_ty)
+    tl.store(low + row * width + depth, near, mask=depth < width)
+    near = near.to(tl.float64)
+    tl.store(error + row, tl.sum((exact - near) * (exact - near), axis=0))
+    tl.store(norm + row, tl.sum(near * near, axis=0))
+
+
+def round_rows(
+    vectors: torch.Tensor, order: torch.Tensor | None, low: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write rows into ``low`` as ``low_precision`` rounds them; return their errors and lengths.
+
+    ``vectors`` is float32, shape (rows, dimension); ``order`` (rows,) int64 says which of them
+    each row of ``low`` is. Both results have shape (rows,), float64, rounded to nearest.
+    """
+    squares = torch.empty((2, len(low)), dtype=torch.float64, device=low.device)
+    if len(low):
+        _round_kernel[(len(low),)](
+            vectors.contiguous(),
+            low if order is None else order.contiguous(),
+            low,
+            *squares,
+            dimension=vectors.shape[1],
+            width=low.shape[1],
+            block=triton.next_power_of_2(low.shape[1]),
+            ordered=order is not None,
+            num_warps=4,
+        )
+    error, norm = squares.sqrt_()
+    return error, norm
+
+
 @dataclass(frozen=True, slots=True)
-class _Lists:
+class Lists:
     """What passed, by row: ``count`` (rows,), ``words`` and ``masks`` (rows, capacity), int32."""
 
     count: torch.Tensor
@@ -336,12 +404,14 @@ class _Lists:
     masks: torch.Tensor
 
     @classmethod
-    def empty(cls, rows: int, capacity: int, device: torch.device) -> "_Lists":
+    def empty(cls, rows: int, capacity: int, device: torch.device) -> "Lists":
+        """Return lists that hold nothing."""
         tables = (torch.empty((rows, capacity), dtype=torch.int32, device=device) for _ in range(2))
         return cls(torch.zeros(rows, dtype=torch.int32, device=device), *tables)
 
     @property
     def capacity(self) -> int:
+        """How many words a list may hold."""
         return self.words.shape[1]
 
     def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -359,7 +429,7 @@ class _Lists:
             yield row[entry], self.words[row, place].to(torch.int64)[entry] * 32 + bit
 
 
-class _ListingScreen:
+class ListingScreen:
     """What both screens share: lists of words, and a second run for rows whose list is full."""
 
     def __call__(
@@ -370,10 +440,25 @@ class _ListingScreen:
         column_key: torch.Tensor | None,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the rows and columns of the pairs that may pass."""
+        for lines, lists in self.lists(questions, candidates, limits, column_key):
+            for row, column in lists.pairs():
+                yield row if lines is None else lines[row], column
+
+    def lists(
+        self,
+        questions: torch.Tensor,
+        candidates: torch.Tensor,
+        limits: Limits,
+        column_key: torch.Tensor | None,
+    ) -> Iterator[tuple[torch.Tensor | None, Lists]]:
+        """Yield lists of the pairs that may pass, and which rows they are of, None for all.
+
+        Lists whose count is beyond their capacity are to be left alone: they come again, longer.
+        """
         if not len(questions) or not len(candidates):
             return
         lists = self._listed(questions, candidates, limits, column_key, _CAPACITY)
-        yield from lists.pairs()
+        yield None, lists
         full = torch.nonzero(lists.count > lists.capacity)[:, 0]
         while len(full):
             counts = lists.count[full]
@@ -381,9 +466,7 @@ class _ListingScreen:
             need = int(counts.min()) * 2
             some = full[counts <= need][: max(1, _LISTED // need)]
             full = full[~torch.isin(full, some)]
-            again = self._listed(questions[some], candidates, limits[some], column_key, need)
-            for row, column in again.pairs():
-                yield some[row], column
+            yield some, self._listed(questions[some], candidates, limits[some], column_key, need)
 
     def _listed(
         self,
@@ -392,8 +475,8 @@ class _ListingScreen:
         limits: Limits,
         column_key: torch.Tensor | None,
         capacity: int,
-    ) -> _Lists:
-        lists = _Lists.empty(len(questions), capacity, questions.device)
+    ) -> Lists:
+        lists = Lists.empty(len(questions), capacity, questions.device)
         self.run(questions, candidates, limits, column_key, lists)
         return lists
 
@@ -403,13 +486,13 @@ class _ListingScreen:
         candidates: torch.Tensor,
         limits: Limits,
         column_key: torch.Tensor | None,
-        lists: _Lists,
+        lists: Lists,
     ) -> None:
         """Add to ``lists`` what passes."""
         raise NotImplementedError
 
 
-class FusedScreen(_ListingScreen):
+class FusedScreen(ListingScreen):
     """Multiplies and compares in one kernel: scores live and die in registers."""
 
     def __init__(self, blocks: Blocks = FUSED) -> None:
@@ -421,7 +504,7 @@ class FusedScreen(_ListingScreen):
         candidates: torch.Tensor,
         limits: Limits,
         column_key: torch.Tensor | None,
-        lists: _Lists,
+        lists: Lists,
     ) -> None:
         """Add to ``lists`` what passes."""
         blocks = self.blocks
@@ -461,7 +544,7 @@ class FusedScreen(_ListingScreen):
         )
 
 
-class TwoPassScreen(_ListingScreen):
+class TwoPassScreen(ListingScreen):
     """The device's own matrix product into a block of ``height`` x ``width``, read once.
 
     ``width`` is a multiple of 32.
@@ -476,7 +559,7 @@ class TwoPassScreen(_ListingScreen):
         candidates: torch.Tensor,
         limits: Limits,
         column_key: torch.Tensor | None,
-        lists: _Lists,
+        lists: Lists,
     ) -> None:
         """Add to ``lists`` what passes."""
         limits = limits.widened() if questions.dtype == torch.float16 else limits

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,16 +25,23 @@ from clrelkt.mining.screening import (
 from clrelkt.mining.selection import NO_KEY, Selection
 from clrelkt.mining.similarity import GRID, on_grid
 
+if TYPE_CHECKING:
+    from clrelkt.mining.weighing import Candidates, Questions
+
 __all__ = ["LargeMiner", "ScreenName", "check_vectors", "memory_needed"]
 
 ScreenName = Literal["auto", "plain", "two-pass", "fused"]
 """How scores are looked at: ``fused`` and ``two-pass`` are Triton kernels for a GPU."""
 
+# Whether Triton's screens leave all that follows to kernels too; otherwise to torch's operations.
+_IN_KERNELS = True
 _FIRST = 512
 _GROWTH = 4
 _BLOCK = 2**22
 _GPU_BLOCK = 2**26
 _ORDER_STREAM, _ROW_STREAM, _COLUMN_STREAM = range(3)
+# Larger quotas are not kept in a program's registers.
+_MOST_KEPT = 64
 _INT32_MAX = torch.iinfo(torch.int32).max
 
 
@@ -71,6 +78,12 @@ class _Rows:
 
     def __len__(self) -> int:
         return self.positive.shape[0]
+
+    def asked(self) -> Questions:
+        """Return what the kernels read and write."""
+        from clrelkt.mining.weighing import Questions
+
+        return Questions(self.exact, self.positive, self.golds, self.key, self.hard, self.semi_hard)
 
     def of(self, rows: slice) -> _Rows:
         """Return some of the rows; their selections are views of the same."""
@@ -145,6 +158,7 @@ class LargeMiner:
         self._budget = _GPU_BLOCK if self._device.type == "cuda" else _BLOCK
         self._screen = _screen(screen, self._device)
         self._compiled = not isinstance(self._screen, PlainScreen)
+        self._kernels = self._compiled and _IN_KERNELS and _kept_in_registers(settings)
         self._slices = list(self._cut(memory))
         self._resident = self._load(self._slices[0]) if len(self._slices) == 1 else None
 
@@ -177,7 +191,8 @@ class LargeMiner:
         key = None
         if self.settings.choose == "random":
             key = random_words(self._seed, _COLUMN_STREAM, part.start, count, self._device)[order]
-        return _Part(part.start, exact, order, low_precision(exact, order), key)
+        low = low_precision(exact, order, compiled=self._kernels)
+        return _Part(part.start, exact, order, low, key)
 
     def _parts(self) -> Iterator[_Part]:
         if self._resident is not None:
@@ -250,7 +265,8 @@ class LargeMiner:
             for quota in (self.settings.hard, self.settings.semi_hard)
         )
         positive = self._positive(exact, gold[:, 0])
-        return _Rows(exact, low_precision(exact), positive, gold, key, hard, semi_hard)
+        low = low_precision(exact, compiled=self._kernels)
+        return _Rows(exact, low, positive, gold, key, hard, semi_hard)
 
     def _positive(self, exact: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
         if self._resident is not None:
@@ -292,6 +308,12 @@ class LargeMiner:
         for start in range(0, len(rows), height := max(1, self._budget // stop)):
             block = rows.of(slice(start, start + height))
             scores = on_grid(block.exact) @ others
+            if self._kernels:
+                from clrelkt.mining.weighing import offer_table
+
+                columns = self._candidates(part, slice(0, stop))
+                offer_table(block.asked(), columns, scores, self.settings)
+                continue
             allowed = torch.ones_like(scores, dtype=torch.bool)
             for gold in block.golds.unbind(dim=1):
                 allowed &= document != self._document[gold].unsqueeze(1)
@@ -310,13 +332,41 @@ class LargeMiner:
     def _screen_segment(self, rows: _Rows, part: _Part, columns: slice) -> None:
         error = score_error(rows.low, part.low)
         key = None if part.column_key is None else part.column_key[columns]
-        found = self._screen(
-            rows.low.vectors, part.low.vectors[columns], self._limits(rows, error), key
-        )
-        for row, column in found:
+        given = (rows.low.vectors, part.low.vectors[columns], self._limits(rows, error), key)
+        if self._kernels:
+            self._weigh_lists(rows, part, columns, given)
+            return
+        for row, column in self._screen(*given):
             for start in range(0, len(row), self._budget):
                 some = slice(start, start + self._budget)
                 self._weigh(rows, part, row[some], column[some] + columns.start)
+
+    def _weigh_lists(
+        self,
+        rows: _Rows,
+        part: _Part,
+        columns: slice,
+        given: tuple[torch.Tensor, torch.Tensor, Limits, torch.Tensor | None],
+    ) -> None:
+        from clrelkt.mining.kernels import ListingScreen
+        from clrelkt.mining.weighing import offer_lists
+
+        assert isinstance(self._screen, ListingScreen)
+        asked, others = rows.asked(), self._candidates(part, columns)
+        for lines, lists in self._screen.lists(*given):
+            offer_lists(asked, others, lists, lines, self.settings)
+
+    def _candidates(self, part: _Part, columns: slice) -> Candidates:
+        from clrelkt.mining.weighing import Candidates
+
+        return Candidates(
+            part.exact,
+            part.first,
+            part.order[columns],
+            None if part.column_key is None else part.column_key[columns],
+            self._document,
+            self._text,
+        )
 
     def _weigh(self, rows: _Rows, part: _Part, row: torch.Tensor, column: torch.Tensor) -> None:
         """Offer pairs that passed the screen, compared exactly; rows ascend."""
@@ -442,6 +492,10 @@ def _segments(seen: int, count: int) -> Iterator[tuple[int, int]]:
         stop = min(count, start + max(_FIRST, (_GROWTH - 1) * (seen + start)))
         yield start, stop
         start = stop
+
+
+def _kept_in_registers(settings: DenseMining) -> bool:
+    return max(settings.hard, settings.semi_hard) <= _MOST_KEPT
 
 
 def _distance_key(distance: torch.Tensor) -> torch.Tensor:

@@ -39,14 +39,22 @@ class LowPrecision:
     norm: torch.Tensor
 
 
-def low_precision(vectors: torch.Tensor, order: torch.Tensor | None = None) -> LowPrecision:
+def low_precision(
+    vectors: torch.Tensor, order: torch.Tensor | None = None, *, compiled: bool = False
+) -> LowPrecision:
     """Round unit vectors, shape (rows, dimension), float32, to what their device multiplies fast.
 
     ``order`` (rows,) says which vector each row of the result is; all in order where not given.
+    ``compiled`` does it in one Triton kernel, with the same vectors.
     """
     rows, dimension = vectors.shape
     kind = torch.float16 if vectors.device.type == "cuda" else torch.float32
     low = torch.zeros((rows, -(-dimension // 64) * 64), dtype=kind, device=vectors.device)
+    if compiled:
+        from clrelkt.mining.kernels import round_rows
+
+        error, norm = round_rows(vectors, order, low)
+        return LowPrecision(low, error * (1 + 1e-9), norm * (1 + 1e-9))
     error = torch.empty(rows, dtype=torch.float64, device=vectors.device)
     norm = torch.empty_like(error)
     for start in range(0, rows, _ROWS_AT_ONCE):
