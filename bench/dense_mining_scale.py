@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from clrelkt.files import write_json
-from clrelkt.mining import DenseMining, LargeMiner
+from clrelkt.mining import DenseMining, LargeMiner, large
 from clrelkt.mining.large import memory_needed
 from clrelkt.mining.screening import Limits, PlainScreen, Screen, low_precision
 from clrelkt.mining.selection import Selection
@@ -364,13 +364,57 @@ def run(bench: Bench, sizes: list[int], rounds: int) -> tuple[list[dict[str, Any
     return largest, peak
 
 
+def compare_ways(bench: Bench, screen: Any, data: Data) -> None:
+    """Mine with torch's operations behind the screen and with kernels: the same, how fast."""
+    for label, settings in (
+        ("nearest", NEAREST),
+        ("random", RANDOM),
+        ("4 + 4, filtered", FILTERED),
+    ):
+        found: dict[bool, torch.Tensor] = {}
+        for large._IN_KERNELS in (False, True):
+
+            def work(
+                settings: DenseMining = settings, found: dict[bool, torch.Tensor] = found
+            ) -> dict[str, Any]:
+                mined = found[large._IN_KERNELS] = data.mine(settings, screen)
+                times = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(2)]
+                same = False in found and torch.equal(mined, found[False])
+                return {"seconds": times} | ({"same": same} if large._IN_KERNELS else {})
+
+            name = "in kernels" if large._IN_KERNELS else "torch's operations"
+            bench.attempt("way", f"{label}, {name}", work)
+
+
+def compare_cuts(bench: Bench, screen: Any, data: Data) -> None:
+    """Try other numbers of pairs at once, and other first and following segments."""
+    from clrelkt.mining import weighing
+    from clrelkt.mining.weighing import Tiles
+
+    before = weighing.TILES, large._FIRST, large._GROWTH
+    tried = [(Tiles(*tile), 512, 4) for tile in ((8, 2), (4, 1), (8, 1), (8, 4), (16, 4), (4, 2))]
+    tried += [(before[0], 512, 2), (before[0], 512, 8), (before[0], 1_024, 4)]
+    tried += [(before[0], 2_048, 4), (before[0], 2_048, 3)]
+    for weighing.TILES, large._FIRST, large._GROWTH in tried:
+
+        def work() -> dict[str, Any]:
+            data.mine(NEAREST, screen)
+            return {"seconds": [bench.timed(lambda: data.mine(NEAREST, screen)) for _ in range(3)]}
+
+        name = f"{weighing.TILES}, first {large._FIRST}, growth {large._GROWTH}"
+        bench.attempt("cut", name, work)
+    weighing.TILES, large._FIRST, large._GROWTH = before
+
+
 def show_profile(bench: Bench, screen: Any, asked: int, count: int) -> None:
     """Print where the time of mining goes: by phase with the GPU awaited, then by kernel."""
     data = Data.made(asked, count, bench.device)
-    data.mine(NEAREST, screen)
+    if bench.device.type == "cuda":
+        compare_ways(bench, screen, data)
     for label, settings in (("nearest", NEAREST), ("4 + 4, filtered", FILTERED)):
 
         def work(settings: DenseMining = settings) -> dict[str, Any]:
+            data.mine(settings, screen)
             free = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(3)]
             with Phases(bench.wait) as phases:
                 phases.watch(LargeMiner, PHASES)
@@ -383,6 +427,22 @@ def show_profile(bench: Bench, screen: Any, asked: int, count: int) -> None:
 
         bench.attempt("profile", label, work)
     show_kernels(lambda: data.mine(NEAREST, screen), 1)
+    if bench.device.type == "cuda":
+        compare_cuts(bench, screen, data)
+
+
+def show_growth(bench: Bench, screen: Any, asked: int, counts: list[int], peak: float) -> None:
+    """Print seconds, share of the ceiling and memory for more and more passages."""
+    for count in counts:
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+        def work(count: int = count) -> dict[str, Any]:
+            data = Data.made(asked, count, bench.device)
+            data.mine(NEAREST, screen)
+            return measure(bench, "", screen, NEAREST, data, peak, 3 if count < 10**7 else 1)
+
+        bench.attempt("growth", f"{count:,} passages", work)
 
 
 def alone(bench: Bench, profile: bool, growth: bool, sizes: list[int] | None) -> None:
@@ -403,20 +463,6 @@ def alone(bench: Bench, profile: bool, growth: bool, sizes: list[int] | None) ->
             "ceiling", str(kind), partial(ceiling, bench, kind, 8_192 if gpu else 1_024)
         )
         show_growth(bench, screen, asked, counts, peak["flops"])
-
-
-def show_growth(bench: Bench, screen: Any, asked: int, counts: list[int], peak: float) -> None:
-    """Print seconds, share of the ceiling and memory for more and more passages."""
-    for count in counts:
-        if bench.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-        def work(count: int = count) -> dict[str, Any]:
-            data = Data.made(asked, count, bench.device)
-            data.mine(NEAREST, screen)
-            return measure(bench, "", screen, NEAREST, data, peak, 3 if count < 10**7 else 1)
-
-        bench.attempt("growth", f"{count:,} passages", work)
 
 
 def main() -> None:

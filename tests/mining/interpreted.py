@@ -15,7 +15,7 @@ import clrelkt.mining.kernels as kernels
 import clrelkt.mining.large as large
 from clrelkt.mining import DenseMining, LargeMiner
 from clrelkt.mining.kernels import Blocks, FusedScreen, TwoPassScreen
-from clrelkt.mining.screening import Limits, PlainScreen, Screen
+from clrelkt.mining.screening import Limits, PlainScreen, Screen, low_precision
 from clrelkt.mining.similarity import on_grid
 
 SMALL = Blocks(rows=16, columns=64, depth=64, group=2, per_processor=1)
@@ -81,13 +81,40 @@ def check_mining() -> None:
     gold = torch.arange(0, 120, 8)
     questions = torch.nn.functional.normalize(candidates[gold] + unit(len(gold), 12, 5), dim=1)
     document, text = torch.arange(120) // 3, torch.arange(120)
-    for choose in ("nearest", "random"):
-        settings = DenseMining(hard=2, semi_hard=3, choose=choose, false_negative_ratio=1.1)
-        expected = LargeMiner(candidates, document, text, settings, 0).mine(questions, gold)
-        for name in ("fused", "two passes"):
-            screen = SCREENS[name]
-            miner = LargeMiner(candidates, document, text, settings, 0, screen=screen)
-            assert torch.equal(miner.mine(questions, gold), expected), f"{name}, {choose}"
+    gold = torch.stack((gold, (gold + 60) % 120), dim=1)
+    nearest = DenseMining(hard=2, semi_hard=3, choose="nearest", false_negative_ratio=1.1)
+    every = (
+        nearest,
+        replace(nearest, choose="random"),
+        DenseMining(0, 4, margin=0.3, distance="euclidean", choose="nearest"),
+        DenseMining(5, 0, choose="nearest"),
+    )
+    for settings, one_part in ((settings, one) for settings in every for one in (True, False)):
+        plain = LargeMiner(candidates, document, text, settings, 0)
+        expected = plain.mine(questions, gold)
+        memory = None if one_part else 50 * large._bytes_of_a_candidate(12, torch.device("cpu"))
+        for name in ("fused", "two passes") if settings is nearest else ("fused",):
+            for large._IN_KERNELS in (True, False) if one_part else (True,):
+                screen = SCREENS[name]
+                miner = LargeMiner(
+                    candidates, document, text, settings, 0, screen=screen, memory=memory
+                )
+                found = miner.mine(questions, gold)
+                assert torch.equal(found, expected), f"{name}, {settings}, {large._IN_KERNELS}"
+        assert (expected >= 0).sum() > 15
+
+
+def check_rounding() -> None:
+    vectors, order = unit(9, 70, 6), torch.arange(8, -1, -1)
+    expected, found = (low_precision(vectors, order, compiled=by) for by in (False, True))
+    assert torch.equal(found.vectors, expected.vectors)
+    torch.testing.assert_close(found.norm, expected.norm)
+    half = torch.empty((9, 128), dtype=torch.float16)
+    error, norm = kernels.round_rows(vectors, None, half)
+    exact = torch.nn.functional.pad(on_grid(vectors), (0, 58))
+    assert torch.equal(half, exact.half())
+    torch.testing.assert_close(error, torch.linalg.vector_norm(exact - half.double(), dim=1))
+    torch.testing.assert_close(norm, torch.linalg.vector_norm(half.double(), dim=1))
 
 
 def main() -> None:
@@ -98,6 +125,7 @@ def main() -> None:
     kernels._LISTED = 100
     check_screens()
     check_exact_scores()
+    check_rounding()
     check_mining()
     print("as expected")
 

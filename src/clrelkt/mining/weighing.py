@@ -307,7 +307,6 @@ def offer_lists(
     lists: Lists,
     lines: torch.Tensor | None,
     settings: DenseMining,
-    tiles: Tiles = TILES,
 ) -> None:
     """Offer the pairs of complete lists to the questions' selections, compared exactly.
 
@@ -332,9 +331,9 @@ def offer_lists(
         dimension=dimension,
         chosen=lines is not None,
         **_constants(questions, settings),
-        block_pairs=tiles.pairs,
+        block_pairs=TILES.pairs,
         block_dimension=padded,
-        num_warps=tiles.warps_for(padded),
+        num_warps=TILES.warps_for(padded),
     )
 
 
