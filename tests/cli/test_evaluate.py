@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from clrelkt.cli.evaluate import evaluate
 from clrelkt.encoders import load_encoder
-from clrelkt.errors import UnknownNameError
+from clrelkt.errors import SettingsError, UnknownNameError
 
 CONTEXTS = {
     "Bees": ["Bees make honey from nectar.", "A queen lays the eggs of the hive."],
@@ -183,3 +183,11 @@ def test_at_most_so_many_wrong_answers(folder: Path, shaken: Path, tmp_path: Pat
 def test_a_wrong_second_encoder_is_an_error(folder: Path) -> None:
     with pytest.raises(UnknownNameError, match="no-such-encoder"):
         run(str(folder), "--split", "all", "--against", "no-such-encoder")
+
+
+def test_two_devices_find_the_same(folder: Path) -> None:
+    options = (str(folder), "--split", "all", "--pool", "passage", "--json", "--device", "cpu")
+    alone, two = (json.loads(run(*options, "--gpus", gpus)) for gpus in ("1", "2"))
+    assert two["languages"] == alone["languages"]
+    with pytest.raises(SettingsError, match="--batch-tokens goes with one device"):
+        run(*options, "--gpus", "2", "--batch-tokens", "100")

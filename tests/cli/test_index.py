@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clrelkt.cli.main import cli
-from clrelkt.errors import DataError, SearchIndexError
+from clrelkt.errors import DataError, SearchIndexError, SettingsError
 
 ROWS = [
     {"id": "a", "title": "Fleming", "text": "Fleming was a doctor. He discovered penicillin."},
@@ -60,6 +60,21 @@ def test_an_index_is_changed(index: Path, tmp_path: Path) -> None:
     assert run("index", "compact", index).exit_code == 0
     found = json.loads(run("search", index, "Who makes honey?", "--json", "-k", 1).stdout)
     assert found["hits"][0]["document_id"] == "c"
+
+
+def test_several_devices_make_the_same_index(tmp_path: Path) -> None:
+    found = []
+    for gpus in (1, 2):
+        where = tmp_path / f"i{gpus}"
+        share = ("--device", "cpu", "--gpus", gpus)
+        assert run("index", "muse", "bundled", "-o", where, *share).exit_code == 0
+        hits = run("search", where, "Who discovered penicillin?", "--json", "-k", 5).stdout
+        found.append([(hit["passage_id"], hit["score"]) for hit in json.loads(hits)["hits"]])
+    assert [id_ for id_, _ in found[0]] == [id_ for id_, _ in found[1]]
+    for (_, one), (_, other) in zip(*found, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+    with pytest.raises(SettingsError, match=r"gpus 9: torch finds \d+ here"):
+        run("index", "muse", "bundled", "-o", tmp_path / "i9", "--gpus", 9)
 
 
 def test_what_cannot_be_done(index: Path, tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert not parts.exists()
 
 
+def test_several_devices_find_the_same(large: list[str], tmp_path: Path) -> None:
+    alone, three = tmp_path / "alone.jsonl", tmp_path / "three.jsonl"
+    for output, gpus in ((alone, "1"), (three, "3")):
+        run("dense", *large, *vectors_of(tmp_path), *DENSE, "--gpus", gpus, "-o", str(output))
+    assert alone.read_bytes() == three.read_bytes()
+    few = ("dense", "bundled", "--encoder", "muse", "--language", "th", "--choose", "nearest")
+    for output, gpus in ((alone, "1"), (three, "2")):
+        output.unlink()
+        run(*few, "--device", "cpu", "--gpus", gpus, "-o", str(output))
+    assert alone.read_bytes() == three.read_bytes()
+
+
 def test_bm25_negatives_of_files(large: list[str], tmp_path: Path) -> None:
     output = tmp_path / "t.jsonl"
     found = json.loads(run("bm25", *large, "--texts", "--json", "-o", str(output)))
@@ -145,6 +157,23 @@ def test_a_finished_result_is_never_overwritten(large: list[str], tmp_path: Path
         (
             ["dense", "bundled", "--encoder", "muse", "--margin", "-1", "-o", "t.jsonl"],
             "margin -1.0: it must be above 0",
+        ),
+        (
+            ["dense", "bundled", "--encoder", "muse", "--gpus", "99", "-o", "t.jsonl"],
+            r"gpus 99: torch finds \d+ here",
+        ),
+        (
+            [
+                "dense",
+                "bundled",
+                "--encoder",
+                "muse",
+                "--gpus=2",
+                "--device=cpu:0",
+                "-o",
+                "t.jsonl",
+            ],
+            "device cpu:0 is a single one, but 2 are asked for",
         ),
     ],
 )

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrelkt.encoders import MuseEncoder, RaggedBatch, streaming
-from clrelkt.encoders.devices import MultiDeviceEncoder
+from clrelkt.encoders import MuseEncoder, RaggedBatch, devices, streaming
+from clrelkt.encoders.devices import MultiDeviceEncoder, each_device
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.errors import EncoderError, SettingsError
 
@@ -35,13 +35,20 @@ def test_a_text_that_cannot_be_tokenised_is_told_of(
 
 
 @pytest.mark.parametrize("copies", [1, 3])
-def test_several_devices_make_the_same_vectors(small_encoder: MuseEncoder, copies: int) -> None:
+def test_several_devices_make_the_same_vectors(
+    small_encoder: MuseEncoder, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_LEAST_CHARACTERS", 1)
     several = MultiDeviceEncoder(small_encoder, ["cpu"] * copies)
     np.testing.assert_allclose(several.encode(TEXTS), small_encoder.encode(TEXTS), atol=1e-6)
     assert several.encode([]).shape == (0, 5)
     assert (several.name, several.dimension) == (small_encoder.name, 5)
+    assert len(each_device(several)) == copies
+    for own in each_device(several):
+        np.testing.assert_array_equal(own.encode(TEXTS), small_encoder.encode(TEXTS))
+    assert several.tokenize(TEXTS).tokens == small_encoder.tokenize(TEXTS).tokens
     with pytest.raises(EncoderError, match="half of a surrogate pair"):
-        several.encode(["\ud83d"])
+        several.encode([*TEXTS, "\ud83d"])
 
 
 def test_no_device(small_encoder: MuseEncoder) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,31 @@ def test_processes_with_shares_of_a_whole_fill_one_folder(tmp_path: Path) -> Non
             with pytest.raises(DataError, match="rows 0 to 4 cannot be read"):
                 folder.gathered(WORK)
     assert np.array_equal(folder.gathered(WORK), squares(slice(0, 10)))
+
+
+def test_devices_take_chunks_in_turn_and_one_that_fails_ends_all(tmp_path: Path) -> None:
+    folder = ChunkFolder(tmp_path, {}, resume=False)
+    both = threading.Barrier(2, timeout=30)
+
+    def first(rows: slice) -> np.ndarray:
+        # Neither goes on before the other has a chunk too.
+        both.wait()
+        return squares(rows)
+
+    def failing(rows: slice) -> np.ndarray:
+        both.wait()
+        raise DataError("broken")
+
+    with pytest.raises(DataError, match="broken"):
+        folder.compute_side_by_side(Work("squares", 10, 1), [first, failing], lambda done: None)
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("squares-*.npy")}
+    assert len(kept) == 1
+
+    done: list[int] = []
+    folder.compute_side_by_side(Work("squares", 10, 1), [squares] * 3, done.append)
+    assert done == [1] * 10
+    assert np.array_equal(folder.gathered(Work("squares", 10, 1)), squares(slice(0, 10)))
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
 
 
 def test_another_plan_is_refused_with_what_differs(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clrelkt.cli.measuring import WithLanguages, languages_option, load_for_encoding
+from clrelkt.cli.options import gpus_option
 
 if TYPE_CHECKING:
     from clrelkt.corpora.model import Corpus
@@ -112,6 +113,7 @@ class _Found:
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda where there is one]"
 )
+@gpus_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     encoder: str,
@@ -131,6 +133,7 @@ def evaluate(
     with_bm25: bool,
     batch_tokens: int | None,
     device: str | None,
+    gpus: int,
     as_json: bool,
 ) -> None:
     """Measure how often ENCODER finds the document that answers a question of CORPUS.
@@ -147,9 +150,11 @@ def evaluate(
     questions = _leave_out(questions, left_out, trained_on)
     settings = EvaluationSettings(pool, document_score)
     evaluator = RetrievalEvaluator(questions, settings, split=split, languages=languages)
-    loaded, encode = load_for_encoding(encoder, device, batch_tokens)
+    loaded, encode = load_for_encoding(encoder, device, batch_tokens, gpus)
     # Loaded before anything is measured, so that a wrong name costs no time.
-    other = None if against is None else load_for_encoding(against, device, batch_tokens)
+    other = None
+    if against is not None:
+        other = load_for_encoding(against, device, batch_tokens, gpus)
     if errors_file is not None:
         encode = remembered(encode)
     results = evaluator(loaded, encode)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from clrelkt.cli.options import gpus_option
+
 if TYPE_CHECKING:
     from clrelkt.search import Index
     from clrelkt.search.sources import Source
@@ -61,6 +63,7 @@ _SOURCE_OPTIONS = (
         help="Pass over records and files with faults, and list them at the end.",
     ),
     _DEVICE,
+    gpus_option,
 )
 
 
@@ -132,6 +135,7 @@ def build(
     sentences: bool,
     words: bool,
     device: str | None,
+    gpus: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -147,7 +151,7 @@ def build(
 
     settings = IndexSettings(budget, overlap, precision, sentences, words, store)
     opened = _open_source(source, options)
-    loaded, _ = load_for_encoding(encoder, device)
+    loaded, _ = load_for_encoding(encoder, device, gpus=gpus)
     with Index.build(
         loaded, opened.read(), output, settings=settings, source=opened.name, progress=True
     ) as made:
@@ -161,11 +165,17 @@ def build(
 @_source_options
 @_JSON
 def add(
-    folder: Path, source: str, replace: bool, device: str | None, as_json: bool, **options: Any
+    folder: Path,
+    source: str,
+    replace: bool,
+    device: str | None,
+    gpus: int,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Add the documents of SOURCE to INDEX; searches see all of them at once, at the end."""
     opened = _open_source(source, options)
-    with _open(folder, device) as found:
+    with _open(folder, device, gpus) as found:
         write = found.replace if replace else found.add
         write(opened.read(), source=opened.name, progress=True)
         _report(found, opened, as_json)
@@ -261,12 +271,13 @@ def _open_source(name: str, options: dict[str, Any]) -> Source:
     )
 
 
-def _open(folder: Path, device: str | None) -> Index:
+def _open(folder: Path, device: str | None, gpus: int) -> Index:
     from clrelkt.cli.measuring import load_for_encoding
     from clrelkt.search import Index
     from clrelkt.search.generations import IndexFolder
 
-    encoder, _ = load_for_encoding(IndexFolder(folder).describe().encoder.name, device)
+    name = IndexFolder(folder).describe().encoder.name
+    encoder, _ = load_for_encoding(name, device, gpus=gpus)
     return Index.open(folder, encoder)
 
 

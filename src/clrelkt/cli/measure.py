@@ -11,6 +11,8 @@ import click
 
 from clrelkt.cli.export import measure_exports
 from clrelkt.cli.measure_questions import mixed_pool, sentences
+from clrelkt.cli.measuring import load_onto
+from clrelkt.cli.options import gpus_option
 
 if TYPE_CHECKING:
     from clrelkt.evaluation.translation import TranslationResult
@@ -49,6 +51,7 @@ measure.add_command(measure_exports)
 @click.option("--seed", type=int, default=0, show_default=True, help="Which sentences.")
 @click.option("--against", metavar="ENCODER", help="Measure this one too, and show both.")
 @click.option("--device", metavar="NAME", help="cpu or cuda. [default: cuda where there is one]")
+@gpus_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def translations(
     encoder: str,
@@ -58,6 +61,7 @@ def translations(
     seed: int,
     against: str | None,
     device: str | None,
+    gpus: int,
     as_json: bool,
 ) -> None:
     """Measure how often ENCODER finds a sentence's translation among those of all.
@@ -66,11 +70,10 @@ def translations(
     measured on the same ones.
     """
     from clrelkt.corpora.pairs import find_pairs, hold_out
-    from clrelkt.encoders import load_encoder
     from clrelkt.evaluation.translation import translation_retrieval
-    from clrelkt.training.device import choose_device
+    from clrelkt.training.device import choose_devices
 
-    place = choose_device(device)
+    devices = choose_devices(device, gpus)
     codes = [code for code in re.split(r"[,\s]+", languages) if code]
     if not codes:
         raise click.BadParameter("at least one code expected, for example ja,ko,de")
@@ -78,7 +81,7 @@ def translations(
     held = [hold_out(found[code], held_out, seed)[1] for code in found]
     results: dict[str, list[TranslationResult]] = {}
     for name in (encoder, *([against] if against else [])):
-        loaded = load_encoder(name).to(place)
+        loaded = load_onto(name, devices)
         results[name] = [translation_retrieval(loaded, pairs) for pairs in held]
     if as_json:
         record = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from clrelkt.cli.measuring import WithLanguages, languages_option, load_for_encoding
+from clrelkt.cli.options import gpus_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +36,7 @@ class _Options:
     against: str | None
     batch_tokens: int | None
     device: str | None
+    gpus: int
     as_json: bool
 
     def questions(self) -> Corpus:
@@ -48,7 +50,8 @@ class _Options:
         """Return what ``evaluator`` says of the encoder, and of the one that it stands against."""
         names = [self.encoder] if self.against is None else [self.encoder, self.against]
         # All are loaded before one is measured, so that a wrong name costs no time.
-        loaded = [load_for_encoding(name, self.device, self.batch_tokens) for name in names]
+        how = self.device, self.batch_tokens, self.gpus
+        loaded = [load_for_encoding(name, *how) for name in names]
         return [evaluator(encoder, encode) for encoder, encode in loaded]
 
 
@@ -56,6 +59,7 @@ def _corpus_options(command: Command) -> Command:
     """Add the arguments and options that say what is measured on what."""
     options = (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        gpus_option,
         click.option(
             "--device",
             type=click.Choice(["cpu", "cuda"]),

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import torch
+
     from clrelkt.encoders.protocol import Encoder
     from clrelkt.mining.texts import Encode
 
-__all__ = ["WithLanguages", "languages_option", "load_for_encoding"]
+__all__ = ["WithLanguages", "languages_option", "load_for_encoding", "load_onto"]
 
 _CODES = re.compile(r"[a-z]{2}(,[a-z]{2})*,?")
 
@@ -63,23 +65,40 @@ languages_option = click.option(
 
 
 def load_for_encoding(
-    name: str, device: str | None, batch_tokens: int | None = None
+    name: str, device: str | None, batch_tokens: int | None = None, gpus: int = 1
 ) -> tuple[Encoder, Encode]:
-    """Load an encoder onto its device, with the function that encodes and shows progress.
+    """Load an encoder onto its devices, with the function that encodes and shows progress.
 
     Raises:
-        SettingsError: ``device`` is cuda and there is none.
+        SettingsError: ``device`` is cuda and there is none, or there are fewer than ``gpus``;
+            ``batch_tokens`` with several devices, of which each has its own budget.
         UnknownNameError: there is no such encoder.
     """
-    import torch
-
     from clrelkt.encoders import load_encoder
     from clrelkt.errors import SettingsError
     from clrelkt.evaluation.encoding import within_budget
+    from clrelkt.training.device import choose_devices
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    encoder = load_encoder(name).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    devices = choose_devices(device, gpus)
     if batch_tokens is None:
+        encoder = load_onto(name, devices)
         return encoder, partial(encoder.encode, progress=True)
-    return encoder, within_budget(encoder, batch_tokens)
+    if len(devices) > 1:
+        raise SettingsError(
+            "--batch-tokens goes with one device: leave out --batch-tokens or --gpus"
+        )
+    alone = load_encoder(name).to(devices[0])
+    return alone, within_budget(alone, batch_tokens)
+
+
+def load_onto(name: str, devices: Sequence[torch.device]) -> Encoder:
+    """Load an encoder onto a device, or a copy onto each of several.
+
+    Raises:
+        UnknownNameError: there is no such encoder.
+    """
+    from clrelkt.encoders import load_encoder
+    from clrelkt.encoders.devices import MultiDeviceEncoder
+
+    loaded = load_encoder(name)
+    return loaded.to(devices[0]) if len(devices) == 1 else MultiDeviceEncoder(loaded, devices)

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from clrelkt.cli.options import gpus_option
+
 if TYPE_CHECKING:
+    import torch
+
     from clrelkt.mining.chunks import ChunkFolder
     from clrelkt.mining.jobs import BM25Job, DenseJob, SetVectors
     from clrelkt.mining.sets import MiningSet
@@ -160,11 +164,12 @@ def bm25(
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides random choice.")
 @click.option("--device", metavar="NAME", help="cpu or cuda. [default: cuda where there is one]")
+@gpus_option
 @click.option(
     "--memory",
     type=click.FloatRange(min=0, min_open=True),
     metavar="GB",
-    help="Passages' vectors on the device. [default: three quarters of what is free there]",
+    help="Passages' vectors on a device. [default: three quarters of what is free there]",
 )
 @click.option(
     "--screen",
@@ -189,6 +194,7 @@ def dense(
     question_vectors: Path | None,
     passage_vectors: Path | None,
     device: str | None,
+    gpus: int,
     memory: float | None,
     screen: Any,
     seed: int,
@@ -203,17 +209,17 @@ def dense(
     from clrelkt.mining.dense import DenseMining
     from clrelkt.mining.jobs import DenseJob
     from clrelkt.mining.output import check_output
-    from clrelkt.training.device import choose_device
+    from clrelkt.training.device import choose_devices
 
     started = time.perf_counter()
     check_output(output)
     _check_source(encoder, question_vectors, passage_vectors, corpus)
     settings = DenseMining(granularity=granularity, **mining)
-    place = choose_device(device)
+    places = choose_devices(device, gpus)
     given = _sets(corpus, questions, passages, granularity, languages, (split, split_seed), False)
     plan = {"method": "dense", "settings": asdict(settings), "seed": seed, "rows": rows}
     bytes_ = None if memory is None else int(memory * 1e9)
-    jobs = [DenseJob(one, settings, seed, rows, str(place), bytes_, screen) for one in given]
+    jobs = [DenseJob(one, settings, seed, rows, places, bytes_, screen) for one in given]
     if encoder is None:
         assert question_vectors is not None
         assert passage_vectors is not None
@@ -221,22 +227,22 @@ def dense(
         folder = _folder(output, given, plan, resume)
         jobs[0].run(_given_vectors(given[0], question_vectors, passage_vectors), folder, _bar)
     else:
-        folder = _encode_and_mine(jobs, encoder, str(place), output, plan, resume)
+        folder = _encode_and_mine(jobs, encoder, places, output, plan, resume)
     _finish(output, given, jobs, folder, texts, as_json, started)
 
 
 def _encode_and_mine(
     jobs: Sequence[DenseJob],
     encoder: str,
-    device: str,
+    devices: Sequence[torch.device],
     output: Path,
     plan: dict[str, Any],
     resume: bool,
 ) -> ChunkFolder:
-    from clrelkt.encoders import load_encoder
+    from clrelkt.cli.measuring import load_onto
     from clrelkt.mining.jobs import SetVectors
 
-    loaded = load_encoder(encoder).to(device)
+    loaded = load_onto(encoder, devices)
     folder = _folder(
         output, [job.given for job in jobs], plan | {"encoder": loaded.weights}, resume
     )

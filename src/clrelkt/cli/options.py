@@ -16,6 +16,7 @@ __all__ = [
     "arguments_again",
     "changed_recipe",
     "changes_in_words",
+    "gpus_option",
     "run_options",
     "split_seed_option",
 ]
@@ -53,6 +54,16 @@ _SPLIT_BY = click.option(
     type=click.Choice(["question", "document"]),
     help="What stays on one side of the split. [default: as the recipe says]",
 )
+
+gpus_option = click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    show_default=True,
+    help="Share the work out over N GPUs (with --device cpu: N copies on the CPU).",
+)
+"""For commands that encode many texts."""
 
 split_seed_option = click.option(
     "--split-seed", type=int, default=0, show_default=True, help="Seed of the split."

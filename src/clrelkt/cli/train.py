@@ -66,7 +66,8 @@ def train(
 
     from clrelkt.training import RunSettings, load_recipe
     from clrelkt.training import train as run_recipe
-    from clrelkt.training.launch import check_processes, end_process, launch, told_to_launcher
+    from clrelkt.training.device import choose_devices
+    from clrelkt.training.launch import end_process, launch, told_to_launcher
     from clrelkt.training.process_group import is_first_process, processes_asked_for
 
     chosen = load_recipe(recipe)
@@ -75,7 +76,7 @@ def train(
     chosen = changed_recipe(chosen, encoder, split_by)
     chosen = dataclasses.replace(chosen, corpus=corpus or chosen.corpus)
     if gpus is not None and gpus > 1 and processes_asked_for() == 1:
-        check_processes(gpus, device)
+        choose_devices(device, gpus)
         launch(arguments_again(click.get_current_context()), gpus)
         return
     settings = RunSettings(

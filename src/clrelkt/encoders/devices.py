@@ -7,21 +7,24 @@ import itertools
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from clrelkt.encoders.protocol import TextKind, TrainableEncoder
+from clrelkt.encoders.protocol import Encoder, TextKind, TrainableEncoder
+from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MultiDeviceEncoder", "every_gpu"]
+__all__ = ["MultiDeviceEncoder", "each_device", "every_gpu", "on_device"]
 
 _PIECE_CHARACTERS = 4_000_000
+_LEAST_CHARACTERS = 20_000
+"""Fewer are not worth a thread."""
 
 
 def every_gpu() -> list[torch.device]:
@@ -30,8 +33,36 @@ def every_gpu() -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(count)]
 
 
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make ``device`` this thread's own while a block runs; compiled kernels start nowhere else."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def each_device(encoder: Encoder) -> tuple[Encoder, ...]:
+    """Return an encoder for each device that ``encoder`` computes on, to be used side by side."""
+    return encoder.copies if isinstance(encoder, MultiDeviceEncoder) else (encoder,)
+
+
+class _Copy:
+    """An encoder on a device of its own (Encoder), for a thread of its own."""
+
+    def __init__(self, encoder: TrainableEncoder, device: torch.device | str) -> None:
+        self._encoder = copy.deepcopy(encoder).to(device)
+        self.device = self._encoder.device
+        self.name = encoder.name
+        self.weights = encoder.weights
+        self.dimension = encoder.dimension
+        self.languages = encoder.languages
+
+    def encode(
+        self, texts: Sequence[str], kind: TextKind = "passage", *, progress: bool = False
+    ) -> np.ndarray:
+        with on_device(self.device):
+            return self._encoder.encode(texts, kind, progress=progress)
+
+
 class MultiDeviceEncoder:
-    """An encoder (Encoder) with a copy on each of several devices, which share its work.
+    """An encoder (TokenizingEncoder) with a copy on each of several devices, which share its work.
 
     Texts go out in pieces, each to the device that is free: devices of different speed are all
     busy until the end. Vectors are those of the encoder itself, but for rounding where a piece
@@ -46,26 +77,39 @@ class MultiDeviceEncoder:
         """
         if not devices:
             raise SettingsError("no device to encode on: name at least one, such as cuda:0 or cpu")
-        self._copies = [copy.deepcopy(encoder).to(device) for device in devices]
+        self._encoder = encoder
+        self._copies = tuple(_Copy(encoder, device) for device in devices)
         self.name = encoder.name
         self.weights = encoder.weights
         self.dimension = encoder.dimension
         self.languages = encoder.languages
 
+    @property
+    def copies(self) -> tuple[Encoder, ...]:
+        """The encoder on each of the devices, for work that is shared out in another way."""
+        return self._copies
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch:
+        """Turn texts into token ids (on the CPU), one run of ids a text."""
+        return self._encoder.tokenize(texts, kind)
+
     def encode(
         self, texts: Sequence[str], kind: TextKind = "passage", *, progress: bool = False
     ) -> np.ndarray:
         """Return unit vectors, shape (texts, dimension), float32, without gradients."""
+        cut = _pieces(texts, len(self._copies))
+        if len(cut) < 2:
+            return self._copies[0].encode(texts, kind, progress=progress)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         pieces: queue.SimpleQueue[slice] = queue.SimpleQueue()
-        for piece in _pieces(texts, len(self._copies)):
+        for piece in cut:
             pieces.put(piece)
 
         kind_of_device = self._copies[0].device.type
         low = torch.is_autocast_enabled(kind_of_device)
         dtype = torch.get_autocast_dtype(kind_of_device)
 
-        def work(own: TrainableEncoder, advance: Callable[[int], None]) -> None:
+        def work(own: _Copy, advance: Callable[[int], None]) -> None:
             # A thread of its own knows nothing of the caller's autocast.
             with torch.autocast(own.device.type, dtype, enabled=low):
                 while True:
@@ -95,6 +139,7 @@ def _pieces(texts: Sequence[str], workers: int) -> list[slice]:
     ends = sizes.cumsum()
     total = int(ends[-1]) if len(texts) else 0
     count = max(workers * 4, -(-total // _PIECE_CHARACTERS))
+    count = max(1, min(count, total // _LEAST_CHARACTERS))
     cuts = np.searchsorted(ends, np.arange(1, count) * total / count)
     places = np.unique([0, *cuts.tolist(), len(texts)]).tolist()
     return [slice(a, b) for a, b in itertools.pairwise(places)]

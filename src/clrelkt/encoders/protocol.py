@@ -11,7 +11,7 @@ import torch
 
 from clrelkt.encoders.ragged import RaggedBatch
 
-__all__ = ["Encoder", "SaveForm", "TextKind", "TrainableEncoder"]
+__all__ = ["Encoder", "SaveForm", "TextKind", "TokenizingEncoder", "TrainableEncoder"]
 
 SaveForm = Literal[
     "whole", "whole-float16", "delta", "delta-float16", "delta-int8", "delta-int6", "delta-int4"
@@ -52,7 +52,15 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class TrainableEncoder(Encoder, Protocol):
+class TokenizingEncoder(Encoder, Protocol):
+    """An encoder that shows its tokens."""
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch:
+        """Turn texts into token ids (on the CPU), one run of ids a text."""
+
+
+@runtime_checkable
+class TrainableEncoder(TokenizingEncoder, Protocol):
     """An encoder whose parameters can be trained, checkpointed and saved."""
 
     @property
@@ -62,9 +70,6 @@ class TrainableEncoder(Encoder, Protocol):
     @property
     def device(self) -> torch.device:
         """The device that it computes on."""
-
-    def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch:
-        """Turn texts into token ids (on the CPU), one run of ids a text."""
 
     def __call__(self, batch: RaggedBatch) -> torch.Tensor:
         """Return unit vectors, shape (texts, dimension), with gradients."""

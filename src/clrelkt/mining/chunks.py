@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,20 +81,65 @@ class ChunkFolder:
         Raises:
             StorageError: a chunk cannot be written; those before it are kept.
         """
-        for number, rows in work:
-            if number % share[1] != share[0]:
-                continue
-            file = self._file(work, number)
-            if not file.exists():
-                found = chunk(rows)
-                with (
-                    atomic_file(
-                        file, advice="What is finished is kept: free some space and --resume"
-                    ) as new,
-                    new.open("wb") as stream,
-                ):
-                    np.save(stream, found, allow_pickle=False)
+        for number, rows in _share(work, share):
+            self._compute_one(work, number, rows, chunk)
             done(rows.stop - rows.start)
+
+    def compute_side_by_side(
+        self,
+        work: Work,
+        chunks: Sequence[Callable[[slice], np.ndarray]],
+        done: Callable[[int], None],
+        *,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Compute the chunks that are missing with several functions, each in its own thread.
+
+        All of ``chunks`` make the same of the same rows; one that is done takes the next. When one
+        fails, the others end after the chunk that they are at.
+
+        ``share`` is as in ``compute``.
+
+        Raises:
+            StorageError: a chunk cannot be written; finished ones are kept.
+        """
+        if len(chunks) == 1:
+            self.compute(work, chunks[0], done, share=share)
+            return
+        coming, lock, stopped = _share(work, share), threading.Lock(), threading.Event()
+
+        def take(chunk: Callable[[slice], np.ndarray]) -> None:
+            try:
+                while not stopped.is_set():
+                    with lock:
+                        number, rows = next(coming, (0, None))
+                    if rows is None:
+                        return
+                    self._compute_one(work, number, rows, chunk)
+                    with lock:
+                        done(rows.stop - rows.start)
+            except BaseException:
+                stopped.set()
+                raise
+
+        with ThreadPoolExecutor(len(chunks)) as pool:
+            try:
+                for taker in [pool.submit(take, chunk) for chunk in chunks]:
+                    taker.result()
+            finally:
+                # The user's Ctrl-C comes to this thread alone.
+                stopped.set()
+
+    def _compute_one(
+        self, work: Work, number: int, rows: slice, chunk: Callable[[slice], np.ndarray]
+    ) -> None:
+        file = self._file(work, number)
+        if file.exists():
+            return
+        found = chunk(rows)
+        advice = "What is finished is kept: free some space and --resume"
+        with atomic_file(file, advice=advice) as new, new.open("wb") as stream:
+            np.save(stream, found, allow_pickle=False)
 
     def chunks(self, work: Work) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the rows and the array of each chunk, in order.
@@ -136,6 +183,10 @@ class ChunkFolder:
 
     def _file(self, work: Work, number: int) -> Path:
         return self.folder / f"{work.name}-{number:06d}.npy"
+
+
+def _share(work: Work, share: tuple[int, int]) -> Iterator[tuple[int, slice]]:
+    return ((number, rows) for number, rows in work if number % share[1] == share[0])
 
 
 def _check_plan(file: Path, wanted: Mapping[str, Any]) -> None:

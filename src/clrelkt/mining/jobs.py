@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+import torch
 
+from clrelkt.encoders.devices import on_device
 from clrelkt.encoders.protocol import Encoder
 from clrelkt.mining.bm25 import BM25Miner, BM25Mining
 from clrelkt.mining.chunks import ChunkFolder, Work
 from clrelkt.mining.dense import DenseMining
-from clrelkt.mining.large import LargeMiner, ScreenName
+from clrelkt.mining.large import LargeMiner, ScreenName, full_precision
 from clrelkt.mining.output import Mined, mined_of
 from clrelkt.mining.sets import MiningSet
 from clrelkt.mining.texts import distinct
@@ -97,13 +99,16 @@ class SetVectors:
 
 @dataclass(frozen=True)
 class DenseJob:
-    """Dense negatives for a set; ``size`` questions make a chunk."""
+    """Dense negatives for a set; ``size`` questions make a chunk, ``devices`` take them in turn.
+
+    Each device has all candidates, within ``memory`` bytes: what is found is the same on any.
+    """
 
     given: MiningSet
     settings: DenseMining
     seed: int
     size: int = 65_536
-    device: str = "cpu"
+    devices: Sequence[torch.device | str] = ("cpu",)
     memory: int | None = None
     screen: ScreenName = "auto"
 
@@ -126,23 +131,35 @@ class DenseJob:
             DataError: vectors of two dimensions, or that are no unit vectors.
         """
         which = distinct(self.given.question_ids)[1]
-        miner = LargeMiner(
-            vectors.candidates,
-            self.given.document,
-            distinct(self.given.candidate_texts)[1],
-            self.settings,
-            self.seed,
-            device=self.device,
-            memory=self.memory,
-            screen=self.screen,
-        )
+        text = distinct(self.given.candidate_texts)[1]
 
-        def chunk(rows: slice) -> Any:
-            asked = np.asarray(vectors.questions[which[rows]], np.float32)
-            return miner.mine(asked, self.given.golds[rows], first=rows.start).numpy()
+        def chunk_on(device: torch.device) -> Callable[[slice], np.ndarray]:
+            with on_device(device):
+                miner = LargeMiner(
+                    vectors.candidates,
+                    self.given.document,
+                    text,
+                    self.settings,
+                    self.seed,
+                    device=device,
+                    memory=self.memory,
+                    screen=self.screen,
+                )
 
-        with bar("mining", len(self.given), "questions") as done:
-            folder.compute(self.work, chunk, done, share=share)
+            def chunk(rows: slice) -> np.ndarray:
+                asked = np.asarray(vectors.questions[which[rows]], np.float32)
+                with on_device(device):
+                    return miner.mine(asked, self.given.golds[rows], first=rows.start).numpy()
+
+            return chunk
+
+        with (
+            bar("mining", len(self.given), "questions") as done,
+            full_precision(),
+            ThreadPoolExecutor(len(self.devices)) as pool,
+        ):
+            chunks = list(pool.map(chunk_on, map(torch.device, self.devices)))
+            folder.compute_side_by_side(self.work, chunks, done, share=share)
 
     def mined(self, folder: ChunkFolder) -> Iterator[Mined]:
         """Yield the triplets."""

@@ -28,7 +28,7 @@ from clrelkt.mining.similarity import GRID, on_grid
 if TYPE_CHECKING:
     from clrelkt.mining.weighing import Candidates, Questions
 
-__all__ = ["LargeMiner", "ScreenName", "check_vectors", "memory_needed"]
+__all__ = ["LargeMiner", "ScreenName", "check_vectors", "full_precision", "memory_needed"]
 
 ScreenName = Literal["auto", "plain", "two-pass", "fused"]
 """How scores are looked at: ``fused`` and ``two-pass`` are Triton kernels for a GPU."""
@@ -226,7 +226,7 @@ class LargeMiner:
         if len(questions) == 0:
             quota = self.settings.hard + self.settings.semi_hard
             return torch.empty((0, quota), dtype=torch.int64)
-        with _full_precision():
+        with full_precision():
             rows = self._rows(questions, golds, first)
             seen = 0
             for part in self._parts():
@@ -533,8 +533,11 @@ def _screen(screen: ScreenName | Screen, device: torch.device) -> Screen:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep matrix products to the precision that ``score_error`` counts on."""
+def full_precision() -> Iterator[None]:
+    """Keep matrix products to the precision that ``score_error`` counts on.
+
+    It is the process's: miners in several threads need a block around all of them.
+    """
     matmul = torch.backends.cuda.matmul
     before = torch.get_float32_matmul_precision()
     reduced = matmul.allow_fp16_reduced_precision_reduction

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from clrelkt.encoders.devices import each_device
 from clrelkt.encoders.protocol import Encoder, TextKind
 from clrelkt.errors import DataError
 from clrelkt.files import storage_errors
@@ -33,10 +35,15 @@ def encode_in_chunks(
 
     Each distinct text is encoded once, ``size`` at a time, by ``encoder.encode``; what is in
     ``folder`` already is not encoded again. ``done`` is told how many distinct texts are.
+    Devices that the encoder computes on take chunks in turn.
     """
     once, which = distinct(texts)
     work = Work(name, len(once), size)
-    folder.compute(work, lambda rows: encoder.encode(once[rows], kind), done)
+
+    def encoded(own: Encoder, rows: slice) -> np.ndarray:
+        return own.encode(once[rows], kind)
+
+    folder.compute_side_by_side(work, [partial(encoded, own) for own in each_device(encoder)], done)
     vectors = folder.gathered(work)
     return vectors if len(once) == len(texts) else vectors[which]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from icu4py.breakers import WordBreaker
 
-from clrelkt.encoders.protocol import Encoder, TrainableEncoder
+from clrelkt.encoders.protocol import Encoder, TokenizingEncoder
 from clrelkt.search.documents import IndexDocument, detect_language
 from clrelkt.search.keywords import WORDS
 from clrelkt.search.segments import CutDocument, CutPassage
@@ -22,7 +22,7 @@ def token_counter(encoder: Encoder) -> CountTokens:
 
     An encoder that does not show its tokens is taken to have one a word.
     """
-    if isinstance(encoder, TrainableEncoder):
+    if isinstance(encoder, TokenizingEncoder):
         marks = int(encoder.tokenize([""]).lengths[0])
         return lambda texts: (encoder.tokenize(texts).lengths - marks).clamp(min=1).tolist()
     return lambda texts: [

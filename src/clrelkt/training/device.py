@@ -10,7 +10,7 @@ import torch
 
 from clrelkt.errors import SettingsError
 
-__all__ = ["choose_device", "matrix_precision"]
+__all__ = ["choose_device", "choose_devices", "matrix_precision"]
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -31,6 +31,33 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise SettingsError(f"device {name!r} is not known: cpu or cuda expected") from error
+
+
+def choose_devices(name: str | None, gpus: int | None) -> list[torch.device]:
+    """Return so many devices of the kind that ``choose_device(name)`` has; None is one.
+
+    On the CPU any number will do: they share it.
+
+    Raises:
+        SettingsError: there is no such device here, there are fewer GPUs, or ``name`` is a single
+            one of them.
+    """
+    device = choose_device(name)
+    if gpus is None or gpus == 1:
+        return [device]
+    if device.index is not None:
+        raise SettingsError(
+            f"device {name} is a single one, but {gpus} are asked for: leave out --device or --gpus"
+        )
+    if name == "cpu":
+        return [device] * gpus
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus > found:
+        raise SettingsError(
+            f"gpus {gpus}: torch finds {found} here. Ask for as many as there are, or share "
+            "the CPU with --device cpu"
+        )
+    return [torch.device("cuda", number) for number in range(gpus)]
 
 
 @contextmanager

@@ -14,33 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from clrelkt.errors import ClrelktError, LostProcessError, SettingsError, TrainingError
+from clrelkt.errors import ClrelktError, LostProcessError, TrainingError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-__all__ = ["check_processes", "end_process", "launch", "told_to_launcher"]
+__all__ = ["end_process", "launch", "told_to_launcher"]
 
 _LAUNCHED = "CLRELKT_LAUNCHED"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-
-
-def check_processes(processes: int, device: str | None) -> None:
-    """Refuse a number of processes that this machine has no GPUs for; on the CPU any will do.
-
-    Raises:
-        SettingsError: there are fewer GPUs.
-    """
-    import torch
-
-    if device == "cpu":
-        return
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if processes > found:
-        raise SettingsError(
-            f"gpus {processes}: torch finds {found} here. Ask for as many as there are, or share "
-            "the CPU with --device cpu"
-        )
 
 
 def launch(arguments: Sequence[str], processes: int) -> None:
