@@ -204,6 +204,16 @@ def fused_screens() -> dict[str, Screen]:
         "128x256, depth 128, 2 stages": Blocks(depth=128, stages=2),
         "128x256, group 16": Blocks(group=16),
         "64x256, 4 warps, two a processor": Blocks(rows=64, warps=4, per_processor=2),
+        "128x256, chained": Blocks(chained=True),
+        "128x256, chained, group 16": Blocks(chained=True, group=16),
+        "128x256, chained, 3 stages": Blocks(chained=True, stages=3),
+        "256x128, chained": Blocks(chained=True, rows=256, columns=128),
+        "128x128, 4 warps, 3 stages, two a processor": Blocks(
+            columns=128, warps=4, stages=3, per_processor=2
+        ),
+        "128x128, 4 warps, 3 stages, chained, two a processor": Blocks(
+            chained=True, columns=128, warps=4, stages=3, per_processor=2
+        ),
         "128x256, pointers": Blocks(tma=False, flatten=False),
         "128x256, warps specialised": Blocks(specialise=True, flatten=False),
     }
@@ -378,7 +388,8 @@ def compare_ways(bench: Bench, screen: Any, data: Data) -> None:
                 settings: DenseMining = settings, found: dict[bool, torch.Tensor] = found
             ) -> dict[str, Any]:
                 mined = found[large._IN_KERNELS] = data.mine(settings, screen)
-                times = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(2)]
+                rounds = 3 if large._IN_KERNELS else 1
+                times = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(rounds)]
                 same = False in found and torch.equal(mined, found[False])
                 return {"seconds": times} | ({"same": same} if large._IN_KERNELS else {})
 
@@ -392,18 +403,44 @@ def compare_cuts(bench: Bench, screen: Any, data: Data) -> None:
     from clrelkt.mining.weighing import Tiles
 
     before = weighing.TILES, large._FIRST, large._GROWTH
-    tried = [(Tiles(*tile), 512, 4) for tile in ((8, 2), (4, 1), (8, 1), (8, 4), (16, 4), (4, 2))]
-    tried += [(before[0], 512, 2), (before[0], 512, 8), (before[0], 1_024, 4)]
-    tried += [(before[0], 2_048, 4), (before[0], 2_048, 3)]
+    tried = [before]
+    tried += [(Tiles(*tile), *before[1:]) for tile in ((4, 1), (8, 1), (8, 4), (16, 4))]
+    tried += [(before[0], 512, 3), (before[0], 512, 8), (before[0], 2_048, 4)]
     for weighing.TILES, large._FIRST, large._GROWTH in tried:
 
         def work() -> dict[str, Any]:
             data.mine(NEAREST, screen)
-            return {"seconds": [bench.timed(lambda: data.mine(NEAREST, screen)) for _ in range(3)]}
+            return {"seconds": [bench.timed(lambda: data.mine(NEAREST, screen)) for _ in range(2)]}
 
         name = f"{weighing.TILES}, first {large._FIRST}, growth {large._GROWTH}"
         bench.attempt("cut", name, work)
     weighing.TILES, large._FIRST, large._GROWTH = before
+
+
+def compare_screens(bench: Bench, asked: int, count: int) -> None:
+    """Try the fused screens worth it on one segment, then those that are right on all of mining."""
+    every = {
+        name: screen
+        for name, screen in fused_screens().items()
+        if "chained" in name or "3 stages" in name or name == next(iter(fused_screens()))
+    }
+    ranked = tuned(bench, every, 65_536, 262_144)
+    best = dict([*list(ranked.items())[:3], *([next(iter(every.items()))] if ranked else [])])
+    right = verify(bench, best, 10_000, 30_000)
+    data = Data.made(asked, count, bench.device)
+    for label, settings in (
+        ("nearest", NEAREST),
+        ("random", RANDOM),
+        ("4 + 4, filtered", FILTERED),
+    ):
+        for name, screen in right.items():
+
+            def work(settings: DenseMining = settings, screen: Any = screen) -> dict[str, Any]:
+                data.mine(settings, screen)
+                times = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(3)]
+                return {"seconds": times, "flops": 2.0 * asked * count * DIMENSION / min(times)}
+
+            bench.attempt("mining", f"{name}, {label}", work)
 
 
 def show_profile(bench: Bench, screen: Any, asked: int, count: int) -> None:
@@ -473,6 +510,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=140.0, help="skip what comes after these")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
+    parser.add_argument("--screens", action="store_true", help="compare the newer fused screens")
     parser.add_argument("--growth", action="store_true", help="show how time grows with passages")
     parser.add_argument("--output", type=Path, help="write everything that was measured here")
     parser.add_argument(
@@ -485,8 +523,11 @@ def main() -> None:
     bench.note(
         "device", name=torch.cuda.get_device_name() if gpu else "CPU", torch=torch.__version__
     )
+    if arguments.screens:
+        compare_screens(bench, ROWS, 10**6)
     if arguments.profile or arguments.growth:
         alone(bench, arguments.profile, arguments.growth, arguments.sizes)
+    if arguments.screens or arguments.profile or arguments.growth:
         return
     sizes = arguments.sizes or ([10_000, 100_000, 1_000_000] if gpu else [2_000, 10_000])
     largest, peak = run(bench, sizes, arguments.rounds)

@@ -22,6 +22,7 @@ SMALL = Blocks(rows=16, columns=64, depth=64, group=2, per_processor=1)
 SCREENS: dict[str, Screen] = {
     "fused": FusedScreen(SMALL),
     "one program a block": FusedScreen(replace(SMALL, per_processor=0)),
+    "chained": FusedScreen(replace(SMALL, chained=True)),
     "pointers": FusedScreen(replace(SMALL, rows=32, tma=False)),
     "two passes": TwoPassScreen(20, 96),
 }
@@ -60,7 +61,7 @@ def check_screens() -> None:
             asked = limits(20, capped, column_key is not None)
             expected = pairs(PlainScreen()(questions, candidates, asked, column_key))
             assert len(expected) > 100
-            names = SCREENS if capped else ("fused", "two passes")
+            names = SCREENS if capped else ("fused", "chained", "two passes")
             for name, screen in ((name, SCREENS[name]) for name in names):
                 found = pairs(screen(questions, candidates, asked, column_key))
                 assert found >= expected, f"{name}: {len(found)} for {len(expected)}"

@@ -40,7 +40,8 @@ class Blocks:
     A program multiplies blocks of ``rows`` x ``columns`` scores in steps of ``depth``; ``group``
     blocks of rows share their candidates in the cache. ``per_processor`` persistent programs run
     on each multiprocessor, 0 starts one program a block. With ``tma`` the copies go through
-    tensor descriptors.
+    tensor descriptors. ``chained`` writes down what a block found while the next one is multiplied
+    (``tma``, no ``flatten``).
     """
 
     rows: int = 128
@@ -53,6 +54,7 @@ class Blocks:
     tma: bool = True
     flatten: bool = True
     specialise: bool = False
+    chained: bool = False
 
 
 FUSED = Blocks()
@@ -68,7 +70,7 @@ def _inside(scores, low, high):
 
 
 @triton.jit
-def _record(
+def _passing(
     scores,
     row,
     first_column,
@@ -80,18 +82,17 @@ def _record(
     hard_key,
     semi_key,
     column_key,
-    count,
-    words,
-    masks,
     rows,
     columns,
-    capacity,
     capped: tl.constexpr,
     random: tl.constexpr,
     block_rows: tl.constexpr,
     block_columns: tl.constexpr,
 ):
-    """Write down which scores of a block, shape (block_rows, block_columns), pass their limits."""
+    """Return which scores of a block, shape (block_rows, block_columns), pass their limits.
+
+    A bit says so, in words of 32 columns: (block_rows, block_columns // 32), int32.
+    """
     inside = row < rows
     scores = tl.reshape(scores, (block_rows, block_columns // 32, 32))
     hard_from = tl.load(hard_low + row, mask=inside, other=float("inf"))
@@ -123,12 +124,19 @@ def _record(
     left = columns - word * 32
     valid = tl.where(left >= 32, -1, tl.where(left <= 0, 0, (1 << tl.maximum(left, 0)) - 1))
     mask = mask & valid[None, :]
-    found = (mask != 0) & inside[:, None]
+    return tl.where(inside[:, None], mask, 0)
+
+
+@triton.jit
+def _write(mask, top, left, count, words, masks, capacity):
+    """Write down what ``_passing`` found in a block, each word at the next place of its row."""
+    rows: tl.constexpr = mask.shape[0]
+    wide: tl.constexpr = mask.shape[1]
+    row = top + tl.arange(0, rows)
+    word = left // 32 + tl.arange(0, wide)
+    found = mask != 0
     place = tl.atomic_add(
-        count + tl.broadcast_to(row[:, None], (block_rows, block_columns // 32)),
-        1,
-        mask=found,
-        sem="relaxed",
+        count + tl.broadcast_to(row[:, None], mask.shape), 1, mask=found, sem="relaxed"
     )
     at = row[:, None].to(tl.int64) * capacity + place
     fits = found & (place < capacity)
@@ -198,7 +206,7 @@ def _fused_kernel(
                     other=0.0,
                 )
             scores = tl.dot(ours, theirs.T, scores)
-        _record(
+        mask = _passing(
             scores,
             row,
             left,
@@ -210,17 +218,97 @@ def _fused_kernel(
             hard_key,
             semi_key,
             column_key,
-            count,
-            words,
-            masks,
             rows,
             columns,
-            capacity,
             capped,
             random,
             block_rows,
             block_columns,
         )
+        _write(mask, top, left, count, words, masks, capacity)
+
+
+# As above, in one loop over the steps of all blocks: what a block found is written down while the
+# next one is multiplied, so that nothing waits for the counts.
+@triton.jit(do_not_specialize=["rows", "columns", "capacity", "programs"])
+def _chained_kernel(
+    questions,
+    candidates,
+    hard_low,
+    hard_high,
+    semi_low,
+    semi_high,
+    row_key,
+    hard_key,
+    semi_key,
+    column_key,
+    count,
+    words,
+    masks,
+    rows,
+    columns,
+    capacity,
+    programs,
+    dimension: tl.constexpr,
+    capped: tl.constexpr,
+    random: tl.constexpr,
+    block_rows: tl.constexpr,
+    block_columns: tl.constexpr,
+    block_depth: tl.constexpr,
+    group: tl.constexpr,
+):
+    """Multiply blocks and write down what passes."""
+    steps: tl.constexpr = dimension // block_depth
+    second: tl.constexpr = 1 if steps > 1 else 0
+    high = tl.cdiv(rows, block_rows)
+    wide = tl.cdiv(columns, block_columns)
+    own = tl.cdiv(high * wide - tl.program_id(0), programs)
+    block = tl.program_id(0) - programs
+    step = -1
+    top = 0
+    left = 0
+    last_top = 0
+    last_left = 0
+    mask = tl.zeros((block_rows, block_columns // 32), dtype=tl.int32)
+    scores = tl.zeros((block_rows, block_columns), dtype=tl.float32)
+    for _ in tl.range(0, own * steps):
+        step = tl.where(step == steps - 1, 0, step + 1)
+        if step == 0:
+            block += programs
+            band = block // (group * wide)
+            tall = tl.minimum(high - band * group, group)
+            within = block % (group * wide)
+            top = (band * group + within % tall) * block_rows
+            left = (within // tall) * block_columns
+        ours = questions.load([top, step * block_depth])
+        theirs = candidates.load([left, step * block_depth])
+        scores = tl.dot(ours, theirs.T, scores)
+        if step == second:
+            _write(mask, last_top, last_left, count, words, masks, capacity)
+        if step == steps - 1:
+            mask = _passing(
+                scores,
+                top + tl.arange(0, block_rows),
+                left,
+                hard_low,
+                hard_high,
+                semi_low,
+                semi_high,
+                row_key,
+                hard_key,
+                semi_key,
+                column_key,
+                rows,
+                columns,
+                capped,
+                random,
+                block_rows,
+                block_columns,
+            )
+            last_top = top
+            last_left = left
+            scores = tl.zeros((block_rows, block_columns), dtype=tl.float32)
+    _write(mask, last_top, last_left, count, words, masks, capacity)
 
 
 @triton.jit
@@ -258,7 +346,7 @@ def _read_kernel(
         mask=(row < rows)[:, None] & (column < width)[None, :],
         other=0.0,
     ).to(tl.float32)
-    _record(
+    mask = _passing(
         block,
         row,
         first_column + left,
@@ -270,17 +358,15 @@ def _read_kernel(
         hard_key,
         semi_key,
         column_key,
-        count,
-        words,
-        masks,
         rows,
         columns,
-        capacity,
         capped,
         random,
         block_rows,
         block_columns,
     )
+    top = first_row + tl.program_id(0) * block_rows
+    _write(mask, top, first_column + left, count, words, masks, capacity)
 
 
 @triton.jit
@@ -519,7 +605,7 @@ class FusedScreen(ListingScreen):
                 TensorDescriptor.from_tensor(sides[0], [blocks.rows, blocks.depth]),
                 TensorDescriptor.from_tensor(sides[1], [blocks.columns, blocks.depth]),
             )
-        _fused_kernel[(programs,)](
+        given = (
             *sides,
             *_pointers(limits, column_key),
             lists.count,
@@ -529,18 +615,27 @@ class FusedScreen(ListingScreen):
             wide,
             lists.capacity,
             programs,
-            dimension=questions.shape[1],
-            capped=limits.hard_high is not None,
-            random=column_key is not None,
-            block_rows=blocks.rows,
-            block_columns=blocks.columns,
-            block_depth=blocks.depth,
-            group=blocks.group,
+        )
+        constants: dict[str, Any] = {
+            "dimension": questions.shape[1],
+            "capped": limits.hard_high is not None,
+            "random": column_key is not None,
+            "block_rows": blocks.rows,
+            "block_columns": blocks.columns,
+            "block_depth": blocks.depth,
+            "group": blocks.group,
+            "num_warps": blocks.warps,
+            "num_stages": blocks.stages,
+        }
+        if blocks.chained:
+            _chained_kernel[(programs,)](*given, **constants)
+            return
+        _fused_kernel[(programs,)](
+            *given,
+            **constants,
             tma=blocks.tma,
             flatten=blocks.flatten,
             specialise=blocks.specialise,
-            num_warps=blocks.warps,
-            num_stages=blocks.stages,
         )
 
 
