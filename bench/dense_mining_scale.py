@@ -405,7 +405,7 @@ def compare_cuts(bench: Bench, screen: Any, data: Data) -> None:
     before = weighing.TILES, large._FIRST, large._GROWTH
     tried = [before]
     tried += [(Tiles(*tile), *before[1:]) for tile in ((4, 1), (8, 1), (8, 4), (16, 4))]
-    tried += [(before[0], 512, 3), (before[0], 512, 8), (before[0], 2_048, 4)]
+    tried += [(before[0], *cut) for cut in ((512, 3), (512, 8), (2_048, 4), (2_048, 8))]
     for weighing.TILES, large._FIRST, large._GROWTH in tried:
 
         def work() -> dict[str, Any]:

@@ -4,7 +4,7 @@ What passes is written down as words of 32 columns: each row has a list of words
 of the columns that passed, and a count that goes on where the list is full.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -544,7 +544,10 @@ class ListingScreen:
         if not len(questions) or not len(candidates):
             return
         lists = self._listed(questions, candidates, limits, column_key, _CAPACITY)
+        some_full = _later((lists.count > lists.capacity).any())
         yield None, lists
+        if not some_full():
+            return
         full = torch.nonzero(lists.count > lists.capacity)[:, 0]
         while len(full):
             counts = lists.count[full]
@@ -703,6 +706,22 @@ def _pointers(limits: Limits, column_key: torch.Tensor | None) -> tuple[torch.Te
         column_key,
     )
     return tuple(spare if tensor is None else tensor.contiguous() for tensor in tensors)
+
+
+def _later(answer: torch.Tensor) -> Callable[[], bool]:
+    """Return how to look at an answer that waits for it alone, not for what is asked after it."""
+    if answer.device.type != "cuda":
+        return lambda: bool(answer)
+    seen = torch.empty((), dtype=torch.bool, pin_memory=True)
+    seen.copy_(answer, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.current_stream(answer.device))
+
+    def look() -> bool:
+        there.synchronize()
+        return bool(seen)
+
+    return look
 
 
 def _processors(device: torch.device) -> int:
