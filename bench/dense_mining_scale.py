@@ -206,6 +206,7 @@ def fused_screens() -> dict[str, Screen]:
         "64x256, 4 warps, two a processor": Blocks(rows=64, warps=4, per_processor=2),
         "128x256, chained": Blocks(chained=True),
         "128x256, chained, group 16": Blocks(chained=True, group=16),
+        "128x256, chained, group 32": Blocks(chained=True, group=32),
         "128x256, chained, 3 stages": Blocks(chained=True, stages=3),
         "256x128, chained": Blocks(chained=True, rows=256, columns=128),
         "128x128, 4 warps, 3 stages, two a processor": Blocks(
