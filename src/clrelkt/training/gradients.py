@@ -234,6 +234,7 @@ class _Bucket:
         self.here = 0
         self._parameters: list[torch.nn.Parameter] = []
         self._flat: torch.Tensor | None = None
+        self._parts: list[torch.Tensor] = []
 
     @property
     def whole(self) -> bool:
@@ -252,21 +253,20 @@ class _Bucket:
     def pack(self) -> torch.Tensor:
         """Return the copy, zeros where a parameter has no gradient."""
         if self._flat is None:
-            numbers = sum(own.numel() for own in self._parameters)
-            self._flat = self._parameters[0].new_empty(numbers)
-        with torch.no_grad():
-            for parameter, part in zip(self._parameters, self._parts(), strict=True):
-                if parameter.grad is None:
-                    part.zero_()
-                else:
-                    part.copy_(parameter.grad)
+            sizes = [own.numel() for own in self._parameters]
+            self._flat = self._parameters[0].detach().new_empty(sum(sizes))
+            parts = zip(torch.split(self._flat, sizes), self._parameters, strict=True)
+            self._parts = [part.view_as(own) for part, own in parts]
+        owners = zip(self._parts, self._parameters, strict=True)
+        there = [(part, own.grad) for part, own in owners if own.grad is not None]
+        if len(there) < len(self._parts):
+            self._flat.zero_()
+        if there:
+            # A kernel for all of them: one for each would take longer to start than to run.
+            parts, gradients = zip(*there, strict=True)
+            torch._foreach_copy_(parts, gradients)
         return self._flat
 
     def hand_back(self) -> None:
-        for parameter, part in zip(self._parameters, self._parts(), strict=True):
+        for parameter, part in zip(self._parameters, self._parts, strict=True):
             parameter.grad = part
-
-    def _parts(self) -> list[torch.Tensor]:
-        assert self._flat is not None
-        flat = torch.split(self._flat, [own.numel() for own in self._parameters])
-        return [part.view_as(own) for part, own in zip(flat, self._parameters, strict=True)]
