@@ -255,8 +255,8 @@ class _Bucket:
         if self._flat is None:
             sizes = [own.numel() for own in self._parameters]
             self._flat = self._parameters[0].detach().new_empty(sum(sizes))
-            parts = zip(torch.split(self._flat, sizes), self._parameters, strict=True)
-            self._parts = [part.view_as(own) for part, own in parts]
+            runs = zip(torch.split(self._flat, sizes), self._parameters, strict=True)
+            self._parts = [run.view_as(own) for run, own in runs]
         owners = zip(self._parts, self._parameters, strict=True)
         there = [(part, own.grad) for part, own in owners if own.grad is not None]
         if len(there) < len(self._parts):
