@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from clrelkt.cli.options import changed_recipe, changes_in_words, run_options
+from clrelkt.cli.options import changed_recipe, changes_in_words, jobs_option, run_options
 
 __all__ = ["ablate"]
 
@@ -16,7 +17,7 @@ __all__ = ["ablate"]
 @click.command()
 @click.argument("recipe")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@jobs_option
 @click.option("--languages", metavar="CODES", help="Train on these languages alone: en,de,ru.")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: the recipe's]")
 @run_options
@@ -29,7 +30,7 @@ __all__ = ["ablate"]
 def ablate(
     recipe: str,
     seeds: int,
-    jobs: int,
+    jobs: int | None,
     languages: str | None,
     epochs: int | None,
     encoder: str | None,
@@ -51,6 +52,7 @@ def ablate(
     from clrelkt.files import write_json
     from clrelkt.training import RunSettings, load_recipe
     from clrelkt.training.ablation import ablate as run_variants
+    from clrelkt.training.processes import default_jobs
 
     chosen = changed_recipe(load_recipe(recipe), encoder, split_by)
     if languages is not None:
@@ -71,7 +73,10 @@ def ablate(
     words += f" --languages {languages}" if languages else ""
     words += f" --epochs {epochs}" if epochs else ""
     command = f"clrelkt ablate {recipe}{words} --seeds {seeds} --split-seed {split_seed}"
-    found = {"command": command} | run_variants(chosen, settings, range(seeds), jobs=jobs)
+    jobs = jobs or default_jobs(device)
+    say = partial(click.echo, err=True)
+    found = run_variants(chosen, settings, range(seeds), jobs=jobs, say=say)
+    found = {"command": command} | found
     for path in filter(None, (settings.output / "record.json", record)):
         write_json(path, found)
     if as_json:

@@ -17,6 +17,7 @@ __all__ = [
     "changed_recipe",
     "changes_in_words",
     "gpus_option",
+    "jobs_option",
     "run_options",
     "split_seed_option",
 ]
@@ -64,6 +65,13 @@ gpus_option = click.option(
     help="Share the work out over N GPUs (with --device cpu: N copies on the CPU).",
 )
 """For commands that encode many texts."""
+
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Runs carried out at the same time, spread over the GPUs. [default: one a GPU]",
+)
 
 split_seed_option = click.option(
     "--split-seed", type=int, default=0, show_default=True, help="Seed of the split."

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clrelkt.cli.finishing import finish
-from clrelkt.cli.options import changed_recipe, changes_in_words, run_options
+from clrelkt.cli.options import changed_recipe, changes_in_words, jobs_option, run_options
 
 if TYPE_CHECKING:
     from clrelkt.evaluation import SeedSummary
@@ -23,13 +24,7 @@ __all__ = ["reproduce", "run_reproduction"]
 @click.argument("corpus")
 @click.option("--recipe", metavar="NAME|FILE", help="[default: the recipe called like the corpus]")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Seeds that train at the same time, spread over the GPUs.",
-)
+@jobs_option
 @run_options
 @click.option(
     "--record",
@@ -41,7 +36,7 @@ def reproduce(
     corpus: str,
     recipe: str | None,
     seeds: int,
-    jobs: int,
+    jobs: int | None,
     encoder: str | None,
     output: Path | None,
     split_by: Any,
@@ -84,16 +79,19 @@ def run_reproduction(
     recipe: Any,
     settings: Any,
     seeds: int,
-    jobs: int,
+    jobs: int | None,
     command: str,
     record: Path | None,
     as_json: bool,
 ) -> None:
     """Train every seed, write the record, print the tables."""
     from clrelkt.files import write_json
+    from clrelkt.training.processes import default_jobs
     from clrelkt.training.reproduction import reproduce as run_seeds
 
-    reproduction = run_seeds(recipe, settings, range(seeds), jobs=jobs)
+    jobs = jobs or min(seeds, default_jobs(settings.device))
+    say = partial(click.echo, err=True)
+    reproduction = run_seeds(recipe, settings, range(seeds), jobs=jobs, say=say)
     found = reproduction.to_json(command)
     for path in filter(None, (settings.output / "record.json", record)):
         write_json(path, found)

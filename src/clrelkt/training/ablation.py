@@ -11,7 +11,7 @@ from typing import Any
 from clrelkt.errors import SettingsError
 from clrelkt.evaluation import EvaluationSettings
 from clrelkt.training.environment import describe_environment
-from clrelkt.training.processes import Task, run_processes
+from clrelkt.training.processes import Say, Task, run_processes
 from clrelkt.training.recipe import ZERO_SHOT, Contrastive, Measurement, Recipe, Stage
 from clrelkt.training.reproduction import summarised
 from clrelkt.training.run import RunSettings, read_run_results
@@ -78,13 +78,19 @@ def _with_stage(recipe: Recipe, stage: Stage) -> Recipe:
 
 
 def ablate(
-    recipe: Recipe, settings: RunSettings, seeds: Sequence[int], *, jobs: int = 1
+    recipe: Recipe,
+    settings: RunSettings,
+    seeds: Sequence[int],
+    *,
+    jobs: int = 1,
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Carry out every variant with every seed and return what dev says of each.
 
     No test question is looked at. Runs lie in ``VARIANT-seed-N`` of ``settings.output``; those that
     are complete are read, those that were stopped go on. The record's ``tests`` have a block for
-    each of the two ways of scoring a document, with the variants in the stages' place.
+    each of the two ways of scoring a document, with the variants in the stages' place. ``say`` is
+    told which runs begin and end.
 
     Raises:
         SettingsError: the last stage is not contrastive.
@@ -95,13 +101,15 @@ def ablate(
         (name, seed): Task(
             f"{name}, seed {seed}",
             variant,
-            replace(settings, output=_folder(settings, name, seed), seed=seed, dev_only=True),
+            replace(settings, output=folder, seed=seed, dev_only=True),
+            folder.with_name(f"{folder.name}.recipe.json"),
         )
         for name, variant in variants(own).items()
         for seed in seeds
+        for folder in [_folder(settings, name, seed)]
     }
     missing = [t for t in tasks.values() if not (t.settings.output / "results.json").exists()]
-    run_processes(missing, jobs)
+    run_processes(missing, jobs, say)
     measured = {key: read_run_results(task.settings.output)[1] for key, task in tasks.items()}
     stage = recipe.stages[-1].name
     names = list(dict.fromkeys(name for name, _ in tasks))

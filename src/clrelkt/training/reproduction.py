@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,8 @@ from clrelkt.corpora import load_corpus
 from clrelkt.errors import TrainingError
 from clrelkt.evaluation import Results, SeedSummary, aggregate
 from clrelkt.evaluation.seeds import over_seeds
-from clrelkt.files import storage_errors, write_json
 from clrelkt.training.environment import describe_environment
+from clrelkt.training.processes import Say, Task, run_processes
 from clrelkt.training.provenance import describe_encoder
 from clrelkt.training.recipe import Recipe
 from clrelkt.training.run import (
@@ -105,12 +101,18 @@ def summarised(per_seed: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def reproduce(
-    recipe: Recipe, settings: RunSettings, seeds: Sequence[int], *, jobs: int = 1
+    recipe: Recipe,
+    settings: RunSettings,
+    seeds: Sequence[int],
+    *,
+    jobs: int = 1,
+    say: Say | None = None,
 ) -> Reproduction:
     """Carry out ``recipe`` once a seed, in folders ``seed-N`` of ``settings.output``.
 
     Seeds that are complete are read, seeds that were stopped go on. With ``jobs`` above 1 that many
-    processes run at a time, spread over the GPUs where there are several.
+    processes run at a time, spread over the GPUs where there are several; ``say`` is told which
+    begin and end.
 
     Raises:
         TrainingError: a run failed, or one that is there is of another recipe or split, or was not
@@ -126,7 +128,7 @@ def reproduce(
         if not (folder / "results.json").exists()
     ]
     if jobs > 1:
-        _run_processes(recipe, settings, missing, jobs)
+        run_processes(_tasks(recipe, settings, missing), jobs, say)
         rows: list[_Found] = [read_run_results(folder) for folder in folders]
     else:
         done = _run_here(recipe, settings, missing)
@@ -163,32 +165,11 @@ def _run_here(
     return done
 
 
-def _run_processes(
-    recipe: Recipe, settings: RunSettings, missing: Sequence[tuple[int, Path]], jobs: int
-) -> None:
-    import torch
-
-    gpus = torch.cuda.device_count() if settings.device in (None, "cuda") else 0
-    recipe_file = Path(settings.output) / "recipe.json"
-    write_json(recipe_file, recipe.to_json())
-
-    def run(task: tuple[int, tuple[int, Path]]) -> str | None:
-        number, (seed, folder) = task
-        environment = dict(os.environ)
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-        if gpus > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
-        command = [sys.executable, "-m", "clrelkt", "train", str(recipe_file), "--resume"]
-        command += ["--seed", str(seed), "--split-seed", str(settings.split_seed)]
-        command += ["--output", str(folder)]
-        if settings.save_form is not None:
-            command += ["--save-form", settings.save_form]
-        if settings.device is not None:
-            command += ["--device", settings.device]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return None if done.returncode == 0 else f"seed {seed}: {done.stderr.strip()[-2000:]}"
-
-    with storage_errors(recipe_file), ThreadPoolExecutor(jobs) as pool:
-        faults = [fault for fault in pool.map(run, enumerate(missing)) if fault]
-    if faults:
-        raise TrainingError("; ".join(faults))
+def _tasks(
+    recipe: Recipe, settings: RunSettings, missing: Sequence[tuple[int, Path]]
+) -> list[Task]:
+    file = Path(settings.output) / "recipe.json"
+    return [
+        Task(f"seed {seed}", recipe, replace(settings, output=folder, seed=seed), file)
+        for seed, folder in missing
+    ]
