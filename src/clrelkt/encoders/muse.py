@@ -248,9 +248,14 @@ class MuseEncoder(nn.Module):
         """The device that it computes on."""
         return self.network.embedding.device
 
-    def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch:
-        """Turn texts into token ids; mUSE treats questions and passages alike."""
-        return RaggedBatch.from_arrays(self.tokenizer.arrays(texts))
+    def tokenize(
+        self, texts: Sequence[str], kind: TextKind = "passage", *, threads: int | None = None
+    ) -> RaggedBatch:
+        """Turn texts into token ids; mUSE treats questions and passages alike.
+
+        ``threads`` work on them; None: as many as there are cores.
+        """
+        return RaggedBatch.from_arrays(self.tokenizer.arrays(texts, threads=threads))
 
     def forward(self, batch: RaggedBatch) -> torch.Tensor:
         """Return unit vectors, shape (texts, 512), with gradients."""

@@ -8,12 +8,7 @@ as the number of distinct tokens, are replaced by bounds that the host knows.
 
 from __future__ import annotations
 
-import functools
-import os
-import shutil
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +16,7 @@ from torch.nn import functional
 
 from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.triton_kernels import has_kernels, on_device
 
 if TYPE_CHECKING:
     from clrelkt.encoders.muse_kernels import Groups, Tiles
@@ -31,22 +27,11 @@ __all__ = ["FusedLayout", "RowWeights", "fused_type", "pool_rows"]
 def fused_type(table: torch.Tensor) -> torch.dtype | None:
     """Return the type in which rows are kept where ``table`` lies, or None: not here."""
     kind = table.device.type
-    if kind != "cuda" or table.dtype != torch.float32 or not _has_kernels(table.device):
+    if kind != "cuda" or table.dtype != torch.float32 or not has_kernels(table.device):
         return None
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return torch.float32 if torch.get_float32_matmul_precision() != "highest" else None
-
-
-@functools.cache
-def _has_kernels(device: torch.device) -> bool:
-    # Triton builds what starts its kernels with a compiler for C.
-    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
-    return (
-        find_spec("triton") is not None
-        and any(shutil.which(name) for name in compilers)
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,18 +178,13 @@ class _PoolRows(torch.autograd.Function):
         tiles: Tiles | None,
         *tensors: torch.Tensor,
     ) -> torch.Tensor:
-        with _on(tensors[0].device):
+        with on_device(tensors[0].device):
             return _forward(ctx, layout, dtype, epsilon, tiles, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        with _on(gradients[0].device):
+        with on_device(gradients[0].device):
             return None, None, None, None, *_backward(ctx, gradients[0].contiguous())
-
-
-def _on(device: torch.device) -> AbstractContextManager[object]:
-    # Torch knows by a tensor where to work, Triton does not.
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _forward(

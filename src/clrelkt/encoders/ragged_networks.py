@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
+from clrelkt.encoders.fused_layer import LayerWeights, can_fuse, fused_layer, spans_of
+from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout, VarlenAttention
 from clrelkt.encoders.working_copies import WorkingCopies
 
 __all__ = ["BIASED", "RaggedPass", "layer_weights", "ragged_pass"]
@@ -95,6 +96,8 @@ def _bert(
     )
     summed = summed + embeddings.token_type_embeddings.weight[0]
     states: torch.Tensor = embeddings.LayerNorm(summed).to(weights.dtype)
+    if isinstance(attention, VarlenAttention) and can_fuse(model.config, layout):
+        return _fused(model, states, layout, weights)
     for layer in model.encoder.layer:
         attended = attention(*_projected(states, layer, model.config, weights))
         output = layer.attention.output
@@ -103,6 +106,32 @@ def _bert(
         )
         states = _feed_forward(states, layer, weights)
     return states
+
+
+def _fused(
+    model: Any, states: torch.Tensor, layout: TextLayout, weights: WorkingCopies
+) -> torch.Tensor:
+    """Layers of BERT as one function each; the attention is theirs."""
+    spans = spans_of(layout)
+    config = model.config
+    for layer in model.encoder.layer:
+        own = _layer_weights(layer, config.model_type, weights)
+        states = fused_layer(
+            states, own, spans, config.num_attention_heads, layer.output.LayerNorm.eps
+        )
+    return states
+
+
+def _layer_weights(layer: Any, kind: str, weights: WorkingCopies) -> LayerWeights:
+    three = _three(layer, kind)
+    joined, joined_bias = weights.joined(three[0].weight), weights.joined(three[0].bias)
+    # On a GPU there are copies of all parameters.
+    assert joined is not None
+    assert joined_bias is not None
+    middle, inner, outer = layer.attention.output, layer.intermediate.dense, layer.output
+    parts = (middle.dense, middle.LayerNorm, inner, outer.dense, outer.LayerNorm)
+    copies = [weights(own) for part in parts for own in (part.weight, part.bias)]
+    return LayerWeights(joined, joined_bias, *copies)
 
 
 def _mpnet(

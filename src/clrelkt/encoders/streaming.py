@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 import torch
 
+from clrelkt.cores import cores
 from clrelkt.encoders.protocol import TextKind
 from clrelkt.encoders.ragged import RaggedBatch
 
 __all__ = ["Arrivals", "tokenized_ahead"]
 
 _BLOCK_CHARACTERS = 1_000_000
+_GPU_BLOCK_CHARACTERS = 4_000_000
 _WAITING = 2
 _TOKENIZING = 2
 _AHEAD = 3
 
 
 class _Tokenizing(Protocol):
-    def tokenize(self, texts: Sequence[str], kind: TextKind = "passage") -> RaggedBatch: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def tokenize(
+        self, texts: Sequence[str], kind: TextKind = "passage", *, threads: int | None = None
+    ) -> RaggedBatch: ...
 
 
 def tokenized_ahead(
@@ -31,18 +39,21 @@ def tokenized_ahead(
 ) -> Iterator[tuple[int, RaggedBatch]]:
     """Yield texts in blocks: the number of the first one, and their tokens.
 
-    Blocks are tokenised while the caller works on those before, two at a time: the processors are
-    busy with one while the other waits for Python or for its last text.
+    Blocks are tokenised while the caller works on those before, two at a time, each on half of the
+    cores: they are busy with one while the other waits for Python or for its last text. For a GPU
+    blocks are larger, as every one costs the host some time.
     """
-    blocks = list(_blocks(texts))
+    gpu = encoder.device.type == "cuda"
+    blocks = list(_blocks(texts, _GPU_BLOCK_CHARACTERS if gpu else _BLOCK_CHARACTERS))
     if len(blocks) < 2:
         # A thread takes longer to start than a question to tokenise.
         yield from ((block.start, encoder.tokenize(texts, kind)) for block in blocks)
         return
+    tokenize = partial(encoder.tokenize, threads=max(1, cores() // _TOKENIZING))
     with ThreadPoolExecutor(_TOKENIZING) as pool:
         coming: deque[tuple[int, Future[RaggedBatch]]] = deque()
         for block in blocks:
-            coming.append((block.start, pool.submit(encoder.tokenize, texts[block], kind)))
+            coming.append((block.start, pool.submit(tokenize, texts[block], kind)))
             if len(coming) > _AHEAD:
                 yield _first(coming)
         while coming:
@@ -54,11 +65,11 @@ def _first(coming: deque[tuple[int, Future[RaggedBatch]]]) -> tuple[int, RaggedB
     return start, made.result()
 
 
-def _blocks(texts: Sequence[str]) -> Iterator[slice]:
+def _blocks(texts: Sequence[str], most: int) -> Iterator[slice]:
     start = characters = 0
     for place, text in enumerate(texts, start=1):
         characters += len(text)
-        if characters >= _BLOCK_CHARACTERS:
+        if characters >= most:
             yield slice(start, place)
             start, characters = place, 0
     if start < len(texts):

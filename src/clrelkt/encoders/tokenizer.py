@@ -65,15 +65,21 @@ class SentencePieceTokenizer:
         """
         return [row.tolist() for row in self.arrays(texts)]
 
-    def arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def arrays(self, texts: Sequence[str], *, threads: int | None = None) -> list[np.ndarray]:
         """Return one array of token ids a text, as the call does; much faster for many texts.
+
+        ``threads`` work on them; None: as many as there are cores.
 
         Raises:
             EncoderError: as the call does.
         """
         try:
             found = self._processor.encode(
-                list(texts), add_bos=True, add_eos=True, num_threads=self._threads, **_ARRAYS
+                list(texts),
+                add_bos=True,
+                add_eos=True,
+                num_threads=threads or self._threads,
+                **_ARRAYS,
             )
         except TypeError:
             refuse_lone_surrogates(texts)

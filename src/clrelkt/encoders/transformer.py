@@ -37,7 +37,8 @@ __all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit"]
 _CPU_BATCH_TOKENS = 8_192
 _GPU_BATCH_TOKENS = 131_072
 _CHUNK_TEXTS = 4_096
-_AHEAD = 2
+_TOKENIZING = 2
+_AHEAD = 3
 _HALVES = (torch.float16, torch.bfloat16)
 _UNUSED = ("pooler",)
 
@@ -261,7 +262,8 @@ class TransformerEncoder(nn.Module):
     ) -> np.ndarray:
         """Return unit vectors, shape (texts, dimension), float32, without gradients.
 
-        The next texts are tokenised while a GPU works on those before.
+        The next texts are tokenised while a GPU works on those before, two chunks at a time: one
+        becomes arrays while the other is cut into tokens.
         """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         starts = range(0, len(texts), _CHUNK_TEXTS)
@@ -269,7 +271,7 @@ class TransformerEncoder(nn.Module):
         def tokenised(start: int) -> RaggedBatch:
             return self.tokenize(texts[start : start + _CHUNK_TEXTS], kind)
 
-        with ThreadPoolExecutor(1) as pool, _advance(len(texts), progress) as advance:
+        with ThreadPoolExecutor(_TOKENIZING) as pool, _advance(len(texts), progress) as advance:
             ahead = deque(pool.submit(tokenised, start) for start in starts[:_AHEAD])
             pending: tuple[int, _OnItsWay] | None = None
             for number, start in enumerate(starts):

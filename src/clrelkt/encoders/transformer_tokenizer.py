@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -181,22 +182,19 @@ class TransformerTokenizer:
         Raises:
             EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
         """
-        ids = self._source.encode([prompt + text for text in texts] if prompt else list(texts))
-        for place, own in enumerate(ids):
-            if len(own) > self.max_length:
-                passages = self._source.encode(self._passages(texts[place], prompt))
-                ids[place] = [number for passage in passages for number in passage]
         if self._index is None:
-            return ids
-        return [self._restricted(text, row) for text, row in zip(texts, ids, strict=True)]
+            return self._whole(texts, prompt)
+        flat, ends = self._flat(texts, prompt)
+        return [row.tolist() for row in np.split(flat, ends)[:-1]]
 
     def batch(self, texts: Sequence[str], prompt: str = "") -> RaggedBatch:
-        """Return the token ids of texts as a batch."""
-        ids = self(texts, prompt)
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        flat = np.fromiter(
-            (number for own in ids for number in own), dtype=np.int64, count=int(lengths.sum())
-        )
+        """Return the token ids of texts as a batch.
+
+        Raises:
+            EncoderError: as the call does.
+        """
+        flat, ends = self._flat(texts, prompt)
+        lengths = np.diff(ends, prepend=0)
         return RaggedBatch(torch.from_numpy(flat), torch.from_numpy(lengths))
 
     def segment(self, texts: Sequence[str]) -> list[list[int]]:
@@ -227,6 +225,31 @@ class TransformerTokenizer:
         """Return the same tokenizer with another limit."""
         return type(self)(self._source, max_length, self.rows)
 
+    def _whole(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
+        """Return the ids of each text, whatever ``rows`` are."""
+        ids = self._source.encode([prompt + text for text in texts] if prompt else list(texts))
+        for place, own in enumerate(ids):
+            if len(own) > self.max_length:
+                passages = self._source.encode(self._passages(texts[place], prompt))
+                ids[place] = list(chain.from_iterable(passages))
+        return ids
+
+    def _flat(self, texts: Sequence[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all texts one behind the other, and where each text's end."""
+        ids = self._whole(texts, prompt)
+        ends = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)).cumsum()
+        tokens = int(ends[-1]) if len(ends) else 0
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=tokens)
+        if self._index is not None:
+            flat = self._index[flat]
+            if tokens and flat.min() < 0:
+                text = texts[int(np.searchsorted(ends, flat.argmin(), side="right"))]
+                raise EncoderError(
+                    f"the text {text[:60]!r} holds a token outside the compact vocabulary of this "
+                    "run"
+                )
+        return flat, ends
+
     def _passages(self, text: str, prompt: str) -> list[str]:
         """Return the text in pieces of at most ``max_length`` tokens, prompt and marks included."""
         room = max(1, self.max_length - len(self._source.encode([prompt])[0]))
@@ -245,15 +268,6 @@ class TransformerTokenizer:
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self.segment(texts)]
-
-    def _restricted(self, text: str, ids: list[int]) -> list[int]:
-        assert self._index is not None
-        found = self._index[np.asarray(ids, dtype=np.int64)]
-        if (found < 0).any():
-            raise EncoderError(
-                f"the text {text[:60]!r} holds a token outside the compact vocabulary of this run"
-            )
-        return list(found.tolist())
 
 
 def _unlimited(source: Any) -> Any:

@@ -1,0 +1,560 @@
+"""Triton kernels of a transformer's layer over a flat row of tokens (``fused_layer`` calls them).
+
+Each reads and writes a token's row as few times as can be, and adds up the gradients of biases and
+gains on the way. Such sums are float32: one row of ``Sums`` for each program, always taken in the
+same order. Attention goes over blocks of neighbouring tokens, whatever texts they belong to: many
+short texts fill a block as well as a part of a long one does.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+__all__ = [
+    "LayerTiles",
+    "Moments",
+    "Spans",
+    "Sums",
+    "add_norm",
+    "add_norm_backward",
+    "attend",
+    "attend_backward",
+    "gelu_backward",
+]
+
+_LOG2_E = 1.4426950408889634
+_COLUMNS = 1024
+_PULLED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTiles:
+    """How the kernels cut up their work.
+
+    ``lines`` rows are normalised at once; ``programs`` share the rows of a batch where gradients
+    are summed (four for each multiprocessor of an H100 or H200). Attention compares ``block``
+    tokens with ``block`` others at a time.
+    """
+
+    lines: int = 2
+    programs: int = 528
+    block: int = 64
+    warps: int = 4
+    stages: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where texts and blocks of tokens begin and end, all int32.
+
+    For each token the first row of its text and the row behind its last, (tokens,). ``blocks``
+    (blocks + 1,) holds the first row of each block, and the number of tokens.
+    """
+
+    starts: torch.Tensor
+    ends: torch.Tensor
+    blocks: torch.Tensor
+
+
+class Moments(NamedTuple):
+    """What is kept of a LayerNorm: its input (rows, width); means and scales (rows,), float32."""
+
+    summed: torch.Tensor
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+class Sums:
+    """Sums over rows of several gradients beside each other, ``columns`` in all.
+
+    Each of a kernel's programs fills a row of ``table`` (programs, columns), float32.
+    """
+
+    def __init__(self, like: torch.Tensor, columns: int, programs: int) -> None:
+        self.rows = like.shape[0]
+        self.programs = min(programs, self.rows)
+        self.table = like.new_empty((self.programs, columns), dtype=torch.float32)
+
+    @property
+    def span(self) -> int:
+        """Rows of a program."""
+        return int(triton.cdiv(self.rows, self.programs))
+
+    def total(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the sums, shape (columns,)."""
+        return self.table.sum(0).to(dtype)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _add_norm_kernel(
+    states,
+    added,
+    added_bias,
+    gain,
+    bias,
+    output,
+    summed,
+    means,
+    scales,
+    rows,
+    epsilon,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    lines: tl.constexpr,
+    keep: tl.constexpr,
+):
+    """Add two rows and a bias, and normalise the sum."""
+    row = tl.program_id(0) * lines + tl.arange(0, lines)
+    column = tl.arange(0, block)
+    real = column < width
+    inside = (row < rows)[:, None] & real[None, :]
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    found = tl.load(states + at, mask=inside, other=0.0).to(tl.float32)
+    found += tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
+    found += tl.load(added_bias + column, mask=real, other=0.0).to(tl.float32)[None, :]
+    # What is kept is what is normalised: the rounded sum.
+    kept = found.to(output.dtype.element_ty)
+    found = kept.to(tl.float32)
+    mean = tl.sum(found, 1) / width
+    centred = tl.where(real[None, :], found - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / width + epsilon)
+    own = tl.load(gain + column, mask=real, other=0.0).to(tl.float32)
+    normal = centred * scale[:, None] * own[None, :]
+    normal += tl.load(bias + column, mask=real, other=0.0).to(tl.float32)[None, :]
+    tl.store(output + at, normal.to(output.dtype.element_ty), mask=inside)
+    if keep:
+        tl.store(summed + at, kept, mask=inside)
+        tl.store(means + row, mean, mask=row < rows)
+        tl.store(scales + row, scale, mask=row < rows)
+
+
+def add_norm(
+    states: torch.Tensor,
+    added: torch.Tensor,
+    added_bias: torch.Tensor,
+    gain: torch.Tensor,
+    bias: torch.Tensor,
+    epsilon: float,
+    tiles: LayerTiles,
+    *,
+    keep: bool,
+) -> tuple[torch.Tensor, Moments | None]:
+    """Return the LayerNorm of ``states`` + ``added`` + ``added_bias``, shape (rows, width).
+
+    With ``keep`` also what ``add_norm_backward`` needs. Both inputs lie row behind row.
+    """
+    rows, width = states.shape
+    output = torch.empty_like(states)
+    moments = None
+    if keep:
+        numbers = states.new_empty((2, rows), dtype=torch.float32)
+        moments = Moments(torch.empty_like(states), numbers[0], numbers[1])
+    _add_norm_kernel[(triton.cdiv(rows, tiles.lines),)](
+        states,
+        added,
+        added_bias,
+        gain,
+        bias,
+        output,
+        output if moments is None else moments.summed,
+        output if moments is None else moments.mean,
+        output if moments is None else moments.scale,
+        rows,
+        epsilon,
+        width=width,
+        block=triton.next_power_of_2(width),
+        lines=tiles.lines,
+        keep=keep,
+        num_warps=4,
+    )
+    return output, moments
+
+
+@triton.jit(do_not_specialize=["rows", "span"])
+def _add_norm_backward_kernel(
+    grad_output,
+    summed,
+    means,
+    scales,
+    gain,
+    grad_summed,
+    sums,
+    rows,
+    span,
+    total_columns: tl.constexpr,
+    first: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    lines: tl.constexpr,
+):
+    """Go back through the LayerNorm of some rows."""
+    column = tl.arange(0, block)
+    real = column < width
+    factor = tl.load(gain + column, mask=real, other=0.0).to(tl.float32)[None, :]
+    grad_before = tl.zeros((lines, block), dtype=tl.float32)
+    grad_gain = tl.zeros((lines, block), dtype=tl.float32)
+    grad_bias = tl.zeros((lines, block), dtype=tl.float32)
+    begin = tl.program_id(0) * span
+    end = tl.minimum(begin + span, rows)
+    for start in range(begin, end, lines):
+        row = start + tl.arange(0, lines)
+        there = row < end
+        inside = there[:, None] & real[None, :]
+        at = row.to(tl.int64)[:, None] * width + column[None, :]
+        own = tl.load(grad_output + at, mask=inside, other=0.0).to(tl.float32)
+        normal = tl.load(summed + at, mask=inside, other=0.0).to(tl.float32)
+        mean = tl.load(means + row, mask=there, other=0.0)
+        scale = tl.load(scales + row, mask=there, other=0.0)
+        normal = tl.where(inside, (normal - mean[:, None]) * scale[:, None], 0.0)
+        grad_gain += own * normal
+        grad_bias += own
+        own = own * factor
+        along = tl.sum(own * normal, 1) / width
+        level = tl.sum(own, 1) / width
+        own = (own - level[:, None] - normal * along[:, None]) * scale[:, None]
+        own = tl.where(inside, own, 0.0)
+        grad_before += own
+        tl.store(grad_summed + at, own.to(grad_summed.dtype.element_ty), mask=inside)
+    to = sums + tl.program_id(0).to(tl.int64) * total_columns + first + column
+    tl.store(to, tl.sum(grad_before, 0), mask=real)
+    tl.store(to + width, tl.sum(grad_gain, 0), mask=real)
+    tl.store(to + 2 * width, tl.sum(grad_bias, 0), mask=real)
+
+
+def add_norm_backward(
+    grad_output: torch.Tensor,
+    moments: Moments,
+    gain: torch.Tensor,
+    sums: Sums,
+    first: int,
+    tiles: LayerTiles,
+) -> torch.Tensor:
+    """Return the gradient of either of the two that were added, shape (rows, width).
+
+    ``sums`` gets, from column ``first`` on, those of the added bias, of the gain and of the bias.
+    """
+    rows, width = grad_output.shape
+    grad_summed = torch.empty_like(grad_output)
+    _add_norm_backward_kernel[(sums.programs,)](
+        grad_output,
+        moments.summed,
+        moments.mean,
+        moments.scale,
+        gain,
+        grad_summed,
+        sums.table,
+        rows,
+        sums.span,
+        total_columns=sums.table.shape[1],
+        first=first,
+        width=width,
+        block=triton.next_power_of_2(width),
+        lines=tiles.lines,
+        num_warps=4,
+    )
+    return grad_summed
+
+
+@triton.jit(do_not_specialize=["rows", "span"])
+def _gelu_backward_kernel(
+    grad_output,
+    before,
+    grad_before,
+    sums,
+    rows,
+    span,
+    total_columns: tl.constexpr,
+    first: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Go back through the GELU of some rows and columns."""
+    column = tl.program_id(1) * block + tl.arange(0, block)
+    real = column < width
+    grad_bias = tl.zeros((block,), dtype=tl.float32)
+    begin = tl.program_id(0) * span
+    end = tl.minimum(begin + span, rows)
+    for row in range(begin, end):
+        at = tl.cast(row, tl.int64) * width + column
+        own = tl.load(grad_output + at, mask=real, other=0.0).to(tl.float32)
+        value = tl.load(before + at, mask=real, other=0.0).to(tl.float32)
+        # The normal distribution's function, and the number times its density.
+        below = 0.5 * (1.0 + tl.erf(value * 0.7071067811865476))
+        density = 0.3989422804014327 * tl.exp(-0.5 * value * value)
+        own = own * (below + value * density)
+        grad_bias += own
+        tl.store(grad_before + at, own.to(grad_before.dtype.element_ty), mask=real)
+    to = sums + tl.program_id(0).to(tl.int64) * total_columns + first + column
+    tl.store(to, grad_bias, mask=real)
+
+
+def gelu_backward(
+    grad_output: torch.Tensor, before: torch.Tensor, sums: Sums, first: int
+) -> torch.Tensor:
+    """Return the gradient of ``before``, shape (rows, width), through the exact GELU.
+
+    ``sums`` gets that of a bias that was added to it, from column ``first`` on.
+    """
+    rows, width = before.shape
+    grad_before = torch.empty_like(before)
+    block = min(_COLUMNS, triton.next_power_of_2(width))
+    _gelu_backward_kernel[(sums.programs, triton.cdiv(width, block))](
+        grad_output,
+        before,
+        grad_before,
+        sums.table,
+        rows,
+        sums.span,
+        total_columns=sums.table.shape[1],
+        first=first,
+        width=width,
+        block=block,
+        num_warps=4,
+    )
+    return grad_before
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _attend_kernel(
+    packed,
+    starts,
+    ends,
+    blocks,
+    output,
+    levels,
+    tokens,
+    scale,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Attend from a block of tokens, with one head, to all tokens of their texts."""
+    first = tl.load(blocks + tl.program_id(0))
+    stop = tl.load(blocks + tl.program_id(0) + 1)
+    head = tl.program_id(1)
+    stride: tl.constexpr = 3 * heads * width
+    row = first + tl.arange(0, block)
+    there = row < stop
+    start = tl.load(starts + row, mask=there, other=0)
+    end = tl.load(ends + row, mask=there, other=0)
+    low = tl.load(starts + first)
+    high = tl.load(ends + stop - 1)
+    column = head * width + tl.arange(0, width)
+    at = row.to(tl.int64)[:, None] * stride + column[None, :]
+    query = tl.load(packed + at, mask=there[:, None], other=0.0)
+    most = tl.full((block,), -float("inf"), dtype=tl.float32)
+    total = tl.zeros((block,), dtype=tl.float32)
+    found = tl.zeros((block, width), dtype=tl.float32)
+    for begin in range(low, high, block):
+        other = begin + tl.arange(0, block)
+        at = other.to(tl.int64)[:, None] * stride + column[None, :]
+        inside = (other < high)[:, None]
+        key = tl.load(packed + heads * width + at, mask=inside, other=0.0)
+        value = tl.load(packed + 2 * heads * width + at, mask=inside, other=0.0)
+        scores = tl.dot(query, tl.trans(key)) * scale
+        seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
+        scores = tl.where(seen, scores, -float("inf"))
+        higher = tl.maximum(most, tl.max(scores, 1))
+        # A token may have none of its text among the others yet.
+        level = tl.where(higher == -float("inf"), 0.0, higher)
+        shares = tl.exp2(scores - level[:, None])
+        less = tl.exp2(most - level)
+        total = total * less + tl.sum(shares, 1)
+        found = tl.dot(shares.to(value.dtype), value, found * less[:, None])
+        most = higher
+    # Rows behind the block's last token see nothing.
+    total = tl.where(there, total, 1.0)
+    at = row.to(tl.int64)[:, None] * (heads * width) + column[None, :]
+    found = found / total[:, None]
+    tl.store(output + at, found.to(output.dtype.element_ty), mask=there[:, None])
+    tl.store(levels + head.to(tl.int64) * tokens + row, most + tl.log2(total), mask=there)
+
+
+def attend(
+    packed: torch.Tensor, spans: Spans, heads: int, tiles: LayerTiles
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return attention within each text, shape (tokens, width), and the logarithms of its sums.
+
+    ``packed`` (tokens, 3 * width) holds queries, keys and values, head behind head. The logarithms,
+    of base 2, have shape (heads, tokens) and are float32.
+    """
+    tokens, columns = packed.shape
+    width = columns // 3
+    output = packed.new_empty((tokens, width))
+    levels = packed.new_empty((heads, tokens), dtype=torch.float32)
+    each = width // heads
+    _attend_kernel[(spans.blocks.shape[0] - 1, heads)](
+        packed,
+        spans.starts,
+        spans.ends,
+        spans.blocks,
+        output,
+        levels,
+        tokens,
+        each**-0.5 * _LOG2_E,
+        heads=heads,
+        width=each,
+        block=tiles.block,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    return output, levels
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _pull_kernel(
+    output,
+    grad_output,
+    pulls,
+    tokens,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    lines: tl.constexpr,
+):
+    """Multiply outputs with their gradients: what a softmax's gradient needs of a token."""
+    row = tl.program_id(0) * lines + tl.arange(0, lines)
+    head = tl.program_id(1)
+    there = row < tokens
+    column = head * width + tl.arange(0, width)
+    at = row.to(tl.int64)[:, None] * (heads * width) + column[None, :]
+    own = tl.load(output + at, mask=there[:, None], other=0.0).to(tl.float32)
+    own *= tl.load(grad_output + at, mask=there[:, None], other=0.0).to(tl.float32)
+    tl.store(pulls + head.to(tl.int64) * tokens + row, tl.sum(own, 1), mask=there)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _attend_backward_kernel(
+    packed,
+    grad_output,
+    levels,
+    pulls,
+    starts,
+    ends,
+    blocks,
+    grad_packed,
+    sums,
+    tokens,
+    scale,
+    log_scale,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Go back through the attention to and from a block of tokens, with one head."""
+    first = tl.load(blocks + tl.program_id(0))
+    stop = tl.load(blocks + tl.program_id(0) + 1)
+    head = tl.program_id(1)
+    stride: tl.constexpr = 3 * heads * width
+    row = first + tl.arange(0, block)
+    there = row < stop
+    start = tl.load(starts + row, mask=there, other=0)
+    end = tl.load(ends + row, mask=there, other=0)
+    low = tl.load(starts + first)
+    high = tl.load(ends + stop - 1)
+    column = head * width + tl.arange(0, width)
+    own_at = row.to(tl.int64)[:, None] * stride + column[None, :]
+    key = tl.load(packed + heads * width + own_at, mask=there[:, None], other=0.0)
+    value = tl.load(packed + 2 * heads * width + own_at, mask=there[:, None], other=0.0)
+    grad_key = tl.zeros((block, width), dtype=tl.float32)
+    grad_value = tl.zeros((block, width), dtype=tl.float32)
+    for begin in range(low, high, block):
+        other = begin + tl.arange(0, block)
+        inside = other < high
+        at = other.to(tl.int64)[:, None]
+        query = tl.load(packed + at * stride + column[None, :], mask=inside[:, None], other=0.0)
+        pull_at = grad_output + at * (heads * width) + column[None, :]
+        grad_found = tl.load(pull_at, mask=inside[:, None], other=0.0)
+        level = tl.load(levels + head.to(tl.int64) * tokens + other, mask=inside, other=0.0)
+        pull = tl.load(pulls + head.to(tl.int64) * tokens + other, mask=inside, other=0.0)
+        seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
+        scores = tl.dot(key, tl.trans(query)) * log_scale - level[None, :]
+        shares = tl.where(seen, tl.exp2(scores), 0.0)
+        grad_value = tl.dot(shares.to(value.dtype), grad_found, grad_value)
+        grad_shares = tl.dot(value, tl.trans(grad_found)) - pull[None, :]
+        grad_scores = (shares * grad_shares).to(value.dtype)
+        grad_key = tl.dot(grad_scores, query, grad_key)
+    grad_key *= scale
+    to = sums + tl.program_id(0).to(tl.int64) * stride + column
+    tl.store(
+        grad_packed + heads * width + own_at,
+        grad_key.to(grad_packed.dtype.element_ty),
+        mask=there[:, None],
+    )
+    tl.store(
+        grad_packed + 2 * heads * width + own_at,
+        grad_value.to(grad_packed.dtype.element_ty),
+        mask=there[:, None],
+    )
+    tl.store(to + heads * width, tl.sum(grad_key, 0))
+    tl.store(to + 2 * heads * width, tl.sum(grad_value, 0))
+    query = tl.load(packed + own_at, mask=there[:, None], other=0.0)
+    grad_found = tl.load(
+        grad_output + row.to(tl.int64)[:, None] * (heads * width) + column[None, :],
+        mask=there[:, None],
+        other=0.0,
+    )
+    level = tl.load(levels + head.to(tl.int64) * tokens + row, mask=there, other=0.0)
+    pull = tl.load(pulls + head.to(tl.int64) * tokens + row, mask=there, other=0.0)
+    grad_query = tl.zeros((block, width), dtype=tl.float32)
+    for begin in range(low, high, block):
+        other = begin + tl.arange(0, block)
+        inside = (other < high)[:, None]
+        at = other.to(tl.int64)[:, None] * stride + column[None, :]
+        key = tl.load(packed + heads * width + at, mask=inside, other=0.0)
+        value = tl.load(packed + 2 * heads * width + at, mask=inside, other=0.0)
+        seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
+        scores = tl.dot(query, tl.trans(key)) * log_scale - level[:, None]
+        shares = tl.where(seen, tl.exp2(scores), 0.0)
+        grad_shares = tl.dot(grad_found, tl.trans(value)) - pull[:, None]
+        grad_scores = (shares * grad_shares).to(value.dtype)
+        grad_query = tl.dot(grad_scores, key, grad_query)
+    grad_query *= scale
+    tl.store(grad_packed + own_at, grad_query.to(grad_packed.dtype.element_ty), mask=there[:, None])
+    tl.store(to, tl.sum(grad_query, 0))
+
+
+def attend_backward(
+    packed: torch.Tensor,
+    output: torch.Tensor,
+    levels: torch.Tensor,
+    grad_output: torch.Tensor,
+    spans: Spans,
+    tiles: LayerTiles,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradient of ``packed``, and its sum over all tokens, shape (3 * width,).
+
+    ``output`` and ``levels`` are what ``attend`` gave.
+    """
+    tokens, columns = packed.shape
+    heads = levels.shape[0]
+    each = columns // 3 // heads
+    pulls = torch.empty_like(levels)
+    blocks = spans.blocks.shape[0] - 1
+    _pull_kernel[(triton.cdiv(tokens, _PULLED), heads)](
+        output, grad_output, pulls, tokens, heads=heads, width=each, lines=_PULLED, num_warps=4
+    )
+    grad_packed = torch.empty_like(packed)
+    sums = packed.new_empty((blocks, columns), dtype=torch.float32)
+    _attend_backward_kernel[(blocks, heads)](
+        packed,
+        grad_output,
+        levels,
+        pulls,
+        spans.starts,
+        spans.ends,
+        spans.blocks,
+        grad_packed,
+        sums,
+        tokens,
+        each**-0.5,
+        each**-0.5 * _LOG2_E,
+        heads=heads,
+        width=each,
+        block=tiles.block,
+        num_warps=tiles.warps,
+        num_stages=tiles.stages,
+    )
+    return grad_packed, sums.sum(0).to(packed.dtype)
