@@ -1,4 +1,4 @@
-"""Triton kernels of a transformer's layer over a flat row of tokens (``fused_layer`` calls them).
+"""Triton kernels of a transformer's layer over a flat row of tokens (``fused_layers`` calls them).
 
 Each reads and writes a token's row as few times as can be, and adds up the gradients of biases and
 gains on the way. Such sums are float32: one row of ``Sums`` for each program, always taken in the
@@ -83,9 +83,9 @@ class Sums:
         """Rows of a program."""
         return int(triton.cdiv(self.rows, self.programs))
 
-    def total(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the sums, shape (columns,)."""
-        return self.table.sum(0).to(dtype)
+    def total(self, to: torch.Tensor) -> None:
+        """Put the sums into ``to`` (columns,)."""
+        torch.sum(self.table, 0, out=to)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -522,11 +522,12 @@ def attend_backward(
     levels: torch.Tensor,
     grad_output: torch.Tensor,
     spans: Spans,
+    total: torch.Tensor,
     tiles: LayerTiles,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradient of ``packed``, and its sum over all tokens, shape (3 * width,).
+) -> torch.Tensor:
+    """Return the gradient of ``packed``, and put its sum over all tokens into ``total``.
 
-    ``output`` and ``levels`` are what ``attend`` gave.
+    ``output`` and ``levels`` are what ``attend`` gave; ``total`` has shape (3 * width,).
     """
     tokens, columns = packed.shape
     heads = levels.shape[0]
@@ -557,4 +558,5 @@ def attend_backward(
         num_warps=tiles.warps,
         num_stages=tiles.stages,
     )
-    return grad_packed, sums.sum(0).to(packed.dtype)
+    torch.sum(sums, 0, out=total)
+    return grad_packed

@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.fused_layer import LayerWeights, can_fuse, fused_layer, spans_of
-from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout, VarlenAttention
+from clrelkt.encoders.fused_layers import FusedLayers
+from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
 from clrelkt.encoders.working_copies import WorkingCopies
 
-__all__ = ["BIASED", "RaggedPass", "layer_weights", "ragged_pass"]
+__all__ = [
+    "BIASED",
+    "RaggedPass",
+    "bert_embeddings",
+    "fused_layers",
+    "layer_weights",
+    "ragged_pass",
+]
 
 RaggedPass = Callable[
     [Any, torch.Tensor, TextLayout, Attention, WorkingCopies],
@@ -48,6 +55,11 @@ def ragged_pass(config: Any) -> RaggedPass | None:
         )
         return _modernbert if plain else None
     return None
+
+
+def fused_layers(model: Any) -> FusedLayers | None:
+    """Return the layers of a model as one function; None where there is none for its kind."""
+    return FusedLayers.of(model) if ragged_pass(model.config) is _bert else None
 
 
 def layer_weights(model: Any) -> list[tuple[torch.nn.Parameter, ...]]:
@@ -87,17 +99,7 @@ def _bert(
     weights: WorkingCopies,
 ) -> torch.Tensor:
     """BERT, RoBERTa, XLM-R and CamemBERT: LayerNorm after each of attention and feed-forward."""
-    embeddings = model.embeddings
-    # RoBERTa's places begin behind the padding token's.
-    kind = model.config.model_type
-    first = embeddings.padding_idx + 1 if kind in _ROBERTA else 0
-    summed = _rows(embeddings.word_embeddings, token_ids) + _rows(
-        embeddings.position_embeddings, layout.positions + first
-    )
-    summed = summed + embeddings.token_type_embeddings.weight[0]
-    states: torch.Tensor = embeddings.LayerNorm(summed).to(weights.dtype)
-    if isinstance(attention, VarlenAttention) and can_fuse(model.config, layout):
-        return _fused(model, states, layout, weights)
+    states = bert_embeddings(model, token_ids, layout).to(weights.dtype)
     for layer in model.encoder.layer:
         attended = attention(*_projected(states, layer, model.config, weights))
         output = layer.attention.output
@@ -108,30 +110,17 @@ def _bert(
     return states
 
 
-def _fused(
-    model: Any, states: torch.Tensor, layout: TextLayout, weights: WorkingCopies
-) -> torch.Tensor:
-    """Layers of BERT as one function each; the attention is theirs."""
-    spans = spans_of(layout)
-    config = model.config
-    for layer in model.encoder.layer:
-        own = _layer_weights(layer, config.model_type, weights)
-        states = fused_layer(
-            states, own, spans, config.num_attention_heads, layer.output.LayerNorm.eps
-        )
-    return states
-
-
-def _layer_weights(layer: Any, kind: str, weights: WorkingCopies) -> LayerWeights:
-    three = _three(layer, kind)
-    joined, joined_bias = weights.joined(three[0].weight), weights.joined(three[0].bias)
-    # On a GPU there are copies of all parameters.
-    assert joined is not None
-    assert joined_bias is not None
-    middle, inner, outer = layer.attention.output, layer.intermediate.dense, layer.output
-    parts = (middle.dense, middle.LayerNorm, inner, outer.dense, outer.LayerNorm)
-    copies = [weights(own) for part in parts for own in (part.weight, part.bias)]
-    return LayerWeights(joined, joined_bias, *copies)
+def bert_embeddings(model: Any, token_ids: torch.Tensor, layout: TextLayout) -> torch.Tensor:
+    """Return what the first layer of a model like BERT is given, (tokens, width), float32."""
+    embeddings = model.embeddings
+    # RoBERTa's places begin behind the padding token's.
+    kind = model.config.model_type
+    first = embeddings.padding_idx + 1 if kind in _ROBERTA else 0
+    summed = _rows(embeddings.word_embeddings, token_ids) + _rows(
+        embeddings.position_embeddings, layout.positions + first
+    )
+    found: torch.Tensor = embeddings.LayerNorm(summed + embeddings.token_type_embeddings.weight[0])
+    return found
 
 
 def _mpnet(

@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.fused_layers import spans_of
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse import EncoderIdentity
 from clrelkt.encoders.pieces import PieceTokenizer
@@ -26,7 +27,13 @@ from clrelkt.encoders.pooling import PoolingMode, pool_states
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout, VarlenAttention
-from clrelkt.encoders.ragged_networks import BIASED, layer_weights, ragged_pass
+from clrelkt.encoders.ragged_networks import (
+    BIASED,
+    bert_embeddings,
+    fused_layers,
+    layer_weights,
+    ragged_pass,
+)
 from clrelkt.encoders.runs import vectors_in_runs
 from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
 from clrelkt.encoders.working_copies import WorkingCopies
@@ -92,6 +99,7 @@ class TransformerNetwork(nn.Module):
                 setattr(model, name, None)
         self._ragged = ragged_pass(model.config)
         self._groups = [] if self._ragged is None else layer_weights(model)
+        self._fused = fused_layers(model)
 
     @property
     def embedding(self) -> nn.Parameter:
@@ -123,10 +131,14 @@ class TransformerNetwork(nn.Module):
         device = batch.token_ids.device
         dtype = self._dtype(device)
         layout = TextLayout(batch.lengths, host_lengths or tuple(batch.host_lengths.tolist()))
+        unpadded = self.needs_no_order(device)
         if self._ragged is None:
             states = self._padded(batch, layout, dtype)
+        elif unpadded and self._fused is not None and self._fused.can_run(layout):
+            with torch.autocast(device.type, enabled=False):
+                embedded = bert_embeddings(self.model, batch.token_ids, layout)
+                states = self._fused(embedded.to(dtype), spans_of(layout))
         else:
-            unpadded = self.needs_no_order(device)
             attention = VarlenAttention(layout) if unpadded else GroupedAttention(layout)
             with torch.autocast(device.type, enabled=False):
                 weights = WorkingCopies(self._groups, dtype, device)

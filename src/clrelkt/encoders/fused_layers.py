@@ -1,0 +1,376 @@
+"""A transformer's layers as one function of autograd, on a GPU in 16 bits.
+
+It computes what the layers of BERT, RoBERTa or XLM-R do: attention, a sum with LayerNorm, the
+feed-forward part, a second sum with LayerNorm. Products of matrices are the device's library's;
+what lies between them is done by ``ragged_kernels``, which reads each number once where one
+operation after the other would read it three times. Every sum is taken in a fixed order.
+
+The parameters' copies in 16 bits lie one behind the other in one room, and so do their gradients in
+32 bits: with a small batch the time of a step is that of the host, which would have to make and to
+hand on hundreds of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from clrelkt.encoders.ragged import to_device
+from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.triton_kernels import has_kernels, on_device
+
+if TYPE_CHECKING:
+    from clrelkt.encoders.ragged_kernels import LayerTiles, Moments, Spans
+
+__all__ = ["FusedLayers", "LayerParameters", "spans_of", "text_blocks"]
+
+_WIDEST = 2048
+_LONGEST = 1024
+"""Texts of more tokens are better served by attention made for long ones."""
+_HEAD_WIDTHS = (16, 32, 64, 128)
+_ALIGNED = 16
+
+
+class LayerParameters(NamedTuple):
+    """A layer's parameters, in the order in which copies and gradients lie behind each other.
+
+    Matrices are (output, input). The last seven stand in the order in which their gradients are
+    summed.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    output: torch.Tensor
+    inner: torch.Tensor
+    outer: torch.Tensor
+    query_bias: torch.Tensor
+    key_bias: torch.Tensor
+    value_bias: torch.Tensor
+    outer_bias: torch.Tensor
+    second_gain: torch.Tensor
+    second_bias: torch.Tensor
+    inner_bias: torch.Tensor
+    output_bias: torch.Tensor
+    first_gain: torch.Tensor
+    first_bias: torch.Tensor
+
+
+class _Views(NamedTuple):
+    """Views of a layer's part of a room.
+
+    ``attention`` are queries, keys and values beside each other, ``sums`` the last seven.
+    """
+
+    parts: LayerParameters
+    attention: torch.Tensor
+    attention_bias: torch.Tensor
+    sums: torch.Tensor
+
+
+class _Kept(NamedTuple):
+    """What a layer's way back needs of its way there."""
+
+    states: torch.Tensor
+    packed: torch.Tensor
+    attended: torch.Tensor
+    levels: torch.Tensor
+    first: Moments
+    middle: torch.Tensor
+    before: torch.Tensor
+    inner: torch.Tensor
+    second: Moments
+
+
+class _Room:
+    """Room for copies of all parameters in one type on one device; another object has its own."""
+
+    def __init__(self) -> None:
+        self.views: list[_Views] = []
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+    def filled(self, parameters: Sequence[LayerParameters], dtype: torch.dtype) -> list[_Views]:
+        """Return views of the copies, which are made anew."""
+        first = parameters[0].query
+        if (
+            not self.views
+            or self.views[0].attention.dtype != dtype
+            or self.views[0].attention.device != first.device
+        ):
+            # Training goes on with what encoding has made.
+            with torch.inference_mode(False):
+                self.views = _views(parameters, dtype)
+        targets = [part for views in self.views for part in views.parts]
+        with torch.no_grad():
+            torch._foreach_copy_(targets, [part for own in parameters for part in own])
+        return self.views
+
+
+class FusedLayers:
+    """The layers of a model like BERT, which holds their parameters."""
+
+    def __init__(self, parameters: Sequence[LayerParameters], heads: int, epsilon: float) -> None:
+        self._parameters = tuple(parameters)
+        self._heads = heads
+        self._epsilon = epsilon
+        self._room = _Room()
+
+    @classmethod
+    def of(cls, model: Any) -> Self | None:
+        """Return the layers of a model of BERT's kind; None where they are of another form."""
+        config = model.config
+        heads = config.num_attention_heads
+        fits = (
+            config.hidden_act == "gelu"
+            and config.hidden_size <= _WIDEST
+            and config.hidden_size // heads in _HEAD_WIDTHS
+            and config.intermediate_size % _ALIGNED == 0
+        )
+        found = [_parameters(layer) for layer in model.encoder.layer]
+        alike = all(part.dtype == torch.float32 for own in found for part in own)
+        return cls(found, heads, config.layer_norm_eps) if fits and found and alike else None
+
+    def can_run(self, layout: TextLayout) -> bool:
+        """Whether there are kernels where ``layout`` lies, and its texts are short enough."""
+        device = layout.lengths.device
+        return device.type == "cuda" and layout.longest <= _LONGEST and has_kernels(device)
+
+    def __call__(
+        self, states: torch.Tensor, spans: Spans, tiles: LayerTiles | None = None
+    ) -> torch.Tensor:
+        """Return the hidden states behind the last layer, shape (tokens, width), like ``states``.
+
+        There are no second gradients. Parameters must not change between here and the way back.
+        """
+        if tiles is None:
+            from clrelkt.encoders.ragged_kernels import LayerTiles
+
+            tiles = LayerTiles()
+        flat = [part for own in self._parameters for part in own]
+        keep = torch.is_grad_enabled() and any(part.requires_grad for part in (states, *flat))
+        found: torch.Tensor = _Layers.apply(self, spans, tiles, keep, states, *flat)  # type: ignore[no-untyped-call]
+        return found
+
+    def forward(
+        self, ctx: Any, spans: Spans, tiles: LayerTiles, keep: bool, states: torch.Tensor
+    ) -> torch.Tensor:
+        """Go through all layers; with ``keep`` leave with ``ctx`` what the way back needs."""
+        views = self._room.filled(self._parameters, states.dtype)
+        kept = []
+        for layer in views:
+            states, own = self._through(states, layer, spans, tiles, keep)
+            kept.append(own)
+        if keep:
+            ctx.layers, ctx.spans, ctx.tiles, ctx.views, ctx.kept = self, spans, tiles, views, kept
+            ctx.versions = self._versions()
+        return states
+
+    def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Go back through all layers; return the gradients of states and parameters."""
+        if ctx.kept is None:
+            raise RuntimeError("going back through the same layers a second time is not possible")
+        if ctx.versions != self._versions():
+            raise RuntimeError("a parameter was changed between the ways there and back")
+        kept, ctx.kept = ctx.kept, None
+        gradients = _views(self._parameters, torch.float32)
+        for views, own in zip(reversed(ctx.views), reversed(gradients), strict=True):
+            grad = self._back(grad, kept.pop(), views, own, ctx.spans, ctx.tiles)
+        found = [part for views in gradients for part in views.parts]
+        wanted = ctx.needs_input_grad[-len(found) :]
+        return grad, *(part if own else None for part, own in zip(found, wanted, strict=True))
+
+    def _versions(self) -> list[int]:
+        return [part._version for own in self._parameters for part in own]
+
+    def _through(
+        self, states: torch.Tensor, views: _Views, spans: Spans, tiles: LayerTiles, keep: bool
+    ) -> tuple[torch.Tensor, _Kept | None]:
+        from clrelkt.encoders import ragged_kernels as kernels
+
+        own = views.parts
+        packed = functional.linear(states, views.attention, views.attention_bias)
+        attended, levels = kernels.attend(packed, spans, self._heads, tiles)
+        middle, first = kernels.add_norm(
+            states,
+            functional.linear(attended, own.output),
+            own.output_bias,
+            own.first_gain,
+            own.first_bias,
+            self._epsilon,
+            tiles,
+            keep=keep,
+        )
+        before = functional.linear(middle, own.inner, own.inner_bias)
+        inner = functional.gelu(before)
+        found, second = kernels.add_norm(
+            middle,
+            functional.linear(inner, own.outer),
+            own.outer_bias,
+            own.second_gain,
+            own.second_bias,
+            self._epsilon,
+            tiles,
+            keep=keep,
+        )
+        if first is None or second is None:
+            return found, None
+        kept = _Kept(states, packed, attended, levels, first, middle, before, inner, second)
+        return found, kept
+
+    def _back(
+        self,
+        grad: torch.Tensor,
+        kept: _Kept,
+        views: _Views,
+        gradients: _Views,
+        spans: Spans,
+        tiles: LayerTiles,
+    ) -> torch.Tensor:
+        from clrelkt.encoders import ragged_kernels as kernels
+
+        own, to = views.parts, gradients.parts
+        width, wide = kept.states.shape[1], kept.before.shape[1]
+        sums = kernels.Sums(grad, gradients.sums.shape[0], tiles.programs)
+        # What flows past a half of the layer is the sum that the product is added to.
+        grad = kernels.add_norm_backward(grad, kept.second, own.second_gain, sums, 0, tiles)
+        _multiply(grad.T, kept.inner, to.outer)
+        grad_before = kernels.gelu_backward(grad @ own.outer, kept.before, sums, 3 * width)
+        _multiply(grad_before.T, kept.middle, to.inner)
+        grad = grad.addmm_(grad_before, own.inner)
+        del grad_before
+        after = 3 * width + wide
+        grad = kernels.add_norm_backward(grad, kept.first, own.first_gain, sums, after, tiles)
+        sums.total(gradients.sums)
+        _multiply(grad.T, kept.attended, to.output)
+        grad_packed = kernels.attend_backward(
+            kept.packed,
+            kept.attended,
+            kept.levels,
+            grad @ own.output,
+            spans,
+            gradients.attention_bias,
+            tiles,
+        )
+        _multiply(grad_packed.T, kept.states, gradients.attention)
+        return grad.addmm_(grad_packed, views.attention)
+
+
+class _Layers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layers: FusedLayers,
+        spans: Spans,
+        tiles: LayerTiles,
+        keep: bool,
+        states: torch.Tensor,
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
+        with on_device(states.device):
+            return layers.forward(ctx, spans, tiles, keep, states)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        with on_device(gradient.device):
+            return None, None, None, None, *ctx.layers.backward(ctx, gradient.contiguous())
+
+
+def spans_of(layout: TextLayout, tiles: LayerTiles | None = None) -> Spans:
+    """Return where each token's text begins and ends, and the blocks that attention goes over."""
+    from clrelkt.encoders.ragged_kernels import LayerTiles, Spans
+
+    own = layout.text_of_token
+    starts, ends = layout.starts.int()[own], (layout.ends + 1).int()[own]
+    firsts = torch.tensor(text_blocks(layout.host_lengths, (tiles or LayerTiles()).block))
+    return Spans(starts, ends, to_device(firsts.int(), own.device))
+
+
+def text_blocks(lengths: Sequence[int], most: int) -> list[int]:
+    """Return the first row of each block of at most ``most`` tokens, and the number of tokens.
+
+    Neighbouring texts that fit share a block; a longer one begins with a block of its own, so that
+    its tokens meet as few of other texts as can be.
+    """
+    firsts: list[int] = []
+    row = room = 0
+    for length in lengths:
+        if length > room:
+            firsts += range(row, row + length, most)
+            room = most - length if length <= most else 0
+        else:
+            room -= length
+        row += length
+    return [*firsts, row]
+
+
+def _parameters(layer: Any) -> LayerParameters:
+    attention, output = layer.attention.self, layer.attention.output
+    inner, outer = layer.intermediate.dense, layer.output
+    return LayerParameters(
+        attention.query.weight,
+        attention.key.weight,
+        attention.value.weight,
+        output.dense.weight,
+        inner.weight,
+        outer.dense.weight,
+        attention.query.bias,
+        attention.key.bias,
+        attention.value.bias,
+        outer.dense.bias,
+        outer.LayerNorm.weight,
+        outer.LayerNorm.bias,
+        inner.bias,
+        output.dense.bias,
+        output.LayerNorm.weight,
+        output.LayerNorm.bias,
+    )
+
+
+def _views(parameters: Sequence[LayerParameters], dtype: torch.dtype) -> list[_Views]:
+    """Return views of new room for all parameters or for their gradients."""
+    sizes = [part.numel() for own in parameters for part in own]
+    room = parameters[0].query.new_empty(sum(sizes), dtype=dtype, requires_grad=False)
+    pieces = torch.split_with_sizes(room, sizes)
+    found: list[_Views] = []
+    row = place = 0
+    for own in parameters:
+        flat = pieces[place : place + len(own)]
+        place += len(own)
+        parts = LayerParameters(
+            *(piece.view(part.shape) for piece, part in zip(flat, own, strict=True))
+        )
+        width = own.query.shape[1]
+        matrices = sum(part.numel() for part in own[:6])
+        vectors = row + matrices
+        ends = vectors + sum(part.numel() for part in own[6:])
+        attention = room[row : row + 3 * width * width].view(-1, width)
+        found.append(
+            _Views(
+                parts,
+                attention,
+                room[vectors : vectors + 3 * width],
+                room[vectors + 3 * width : ends],
+            )
+        )
+        row = ends
+    return found
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, to: torch.Tensor) -> None:
+    """Put the product of two matrices into ``to``, which may be of a more precise type."""
+    if left.dtype == to.dtype:
+        torch.mm(left, right, out=to)
+    elif left.device.type == "cuda":
+        torch.mm(left, right, out_dtype=to.dtype, out=to)
+    else:
+        to.copy_(left @ right)

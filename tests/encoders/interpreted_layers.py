@@ -1,0 +1,107 @@
+"""A transformer's Triton kernels, run by Triton's interpreter on a CPU; a process starts this.
+
+Triton reads TRITON_INTERPRET when it is imported, so that a process has one kind of kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters, spans_of
+from clrelkt.encoders.ragged_kernels import LayerTiles
+from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout
+
+WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5
+LAYERS = 2
+# Several texts in a block, a text of several blocks, one of exactly one, a single token.
+LENGTHS = {
+    "mixed": (3, 17, 1, 40, 5, 33, 16, 2),
+    "long": (70,),
+    "one token": (1,),
+}
+
+
+def made(dtype: torch.dtype, tokens: int) -> tuple[torch.Tensor, list[LayerParameters]]:
+    """Return hidden states, and the parameters of layers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int, about: float = 0.0) -> torch.Tensor:
+        return about + torch.randn(*shape, generator=generator) * 0.3
+
+    def layer() -> LayerParameters:
+        square, gain = (WIDTH, WIDTH), {"about": 1.0}
+        matrices = [*(drawn(*square) for _ in range(4)), drawn(INNER, WIDTH), drawn(WIDTH, INNER)]
+        biases = [drawn(WIDTH) for _ in range(4)]
+        vectors = [
+            drawn(WIDTH, **gain),
+            drawn(WIDTH),
+            drawn(INNER),
+            drawn(WIDTH),
+            drawn(WIDTH, **gain),
+            drawn(WIDTH),
+        ]
+        found = (*matrices, *biases, *vectors)
+        return LayerParameters(*(part.to(dtype).requires_grad_() for part in found))
+
+    layers = [layer() for _ in range(LAYERS)]
+    return drawn(tokens, WIDTH).to(dtype).requires_grad_(), layers
+
+
+def plain(states: torch.Tensor, own: LayerParameters, layout: TextLayout) -> torch.Tensor:
+    """Return what the layer is by definition (Devlin et al. 2019, after Vaswani et al. 2017)."""
+    three = [
+        functional.linear(states, weight, bias).view(len(states), HEADS, -1)
+        for weight, bias in zip(own[:3], own[6:9], strict=True)
+    ]
+    attended = functional.linear(GroupedAttention(layout)(*three), own.output, own.output_bias)
+    middle = functional.layer_norm(
+        states + attended, (WIDTH,), own.first_gain, own.first_bias, EPSILON
+    )
+    inner = functional.gelu(functional.linear(middle, own.inner, own.inner_bias))
+    outer = functional.linear(inner, own.outer, own.outer_bias)
+    return functional.layer_norm(
+        middle + outer, (WIDTH,), own.second_gain, own.second_bias, EPSILON
+    )
+
+
+def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
+    layout = TextLayout(torch.tensor(lengths), lengths)
+    tokens = sum(lengths)
+    tiles = LayerTiles(lines=4, programs=5, block=16)
+    spans = spans_of(layout, tiles)
+    pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
+    right, exact = made(torch.float64, tokens)
+    expected = right
+    for layer in exact:
+        expected = plain(expected, layer, layout)
+    (expected * pull).sum().backward()
+    given, parameters = made(torch.float32, tokens)
+    layers = FusedLayers(parameters, HEADS, EPSILON)
+    with torch.inference_mode():
+        alone = layers(given.to(dtype), spans, tiles)
+    found = layers(given.to(dtype), spans, tiles)
+    (found.float() * pull).sum().backward()
+    assert torch.equal(alone, found)
+    assert found.dtype == dtype
+    pairs = {"states": (found, expected), "states' gradient": (given.grad, right.grad)}
+    for number, (own, other) in enumerate(zip(parameters, exact, strict=True)):
+        for name, part, same in zip(LayerParameters._fields, own, other, strict=True):
+            pairs[f"{name} of layer {number}"] = part.grad, same.grad
+    for name, (value, wanted) in pairs.items():
+        assert value is not None
+        assert wanted is not None
+        # A bias of keys adds the same to all scores of a token: its gradient is 0 but for rounding.
+        error = (value - wanted).norm() / wanted.norm().clamp(min=10)
+        assert error < limit, f"{name}, {lengths}, {dtype}: off by {error:.2g}"
+
+
+def main() -> None:
+    for lengths in LENGTHS.values():
+        check(lengths, torch.float32, 1e-5)
+    check(LENGTHS["mixed"], torch.float16, 1e-2)
+    print("as expected")
+
+
+if __name__ == "__main__":
+    main()
