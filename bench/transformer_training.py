@@ -7,7 +7,8 @@ fused AdamW, bfloat16, loader workers, nothing logged or saved, teacher vectors 
 loop, which is faster than the Trainer; the output says which. Ours is the loop of a run, with the
 vocabulary of the texts alone. The peer's profile is printed.
 
-    python bench/transformer_training.py --work transfer --batch 256 --device cuda --row row.json
+    python bench/transformer_training.py --device cuda --job transfer,256,15,4 \
+        --job transfer,16,60,3 --job contrastive,256,15,3.5 --job triplet,256,15,3.5 --row rows.json
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -354,22 +355,42 @@ def check_same(job: Job, encoder: TransformerEncoder, folder: Path) -> float:
     return difference
 
 
-def made_job(arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder) -> Job:
+@dataclass(frozen=True)
+class Task:
+    """What is compared, over so many steps, and the ratio that is asked for."""
+
+    work: Work
+    batch: int
+    steps: int
+    target: float
+
+
+def task(text: str) -> Task:
+    """Read a task: ``transfer,256,15,4``."""
+    work, batch, steps, target = text.split(",")
+    if work not in get_args(Work):
+        raise argparse.ArgumentTypeError(f"{work}: one of {', '.join(get_args(Work))} expected")
+    return Task(cast("Work", work), int(batch), int(steps), float(target))
+
+
+def made_job(
+    asked: Task, arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder
+) -> Job:
     texts = MadeTexts(made_words(arguments.rows))
-    count = arguments.batch * (WARM_UP + arguments.steps)
-    lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if arguments.work == "triplet" else 2]
+    count = asked.batch * (WARM_UP + asked.steps)
+    lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if asked.work == "triplet" else 2]
     columns = tuple(texts.draw(count, length) for length in lengths)
     device = encoder.device
     teacher: tuple[torch.Tensor, ...] = ()
-    if arguments.work == "transfer":
+    if asked.work == "transfer":
         # The teacher's vectors are no part of either side's work; any unit vectors will do.
         generator = torch.Generator(device).manual_seed(0)
         drawn = torch.randn(2, count, shape.width, generator=generator, device=device)
         teacher = tuple(functional.normalize(drawn, dim=-1))
     return Job(
-        arguments.work,
-        arguments.batch,
-        arguments.steps,
+        asked.work,
+        asked.batch,
+        asked.steps,
         device,
         arguments.precision == "bfloat16",
         columns,
@@ -392,20 +413,20 @@ def measured(work: Callable[[], float], device: torch.device) -> tuple[float, in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--work", choices=["transfer", "contrastive", "triplet"], default="transfer"
+        "--job",
+        type=task,
+        action="append",
+        help="WORK,BATCH,STEPS,TARGET; several are done one after the other",
     )
     parser.add_argument("--shape", choices=list(SHAPES), default="xlm-r-base")
     parser.add_argument("--rows", type=int, default=250_002, help="of the vocabulary")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--workers", type=int, default=4, help="of the peer's loader")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device")
-    parser.add_argument("--target", type=float, default=4.0)
     parser.add_argument("--no-profile", action="store_true")
-    parser.add_argument("--row", type=Path, help="write the table's row to this JSON file")
+    parser.add_argument("--row", type=Path, help="write the table's rows to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -416,28 +437,43 @@ def main() -> None:
         folder = save_made_model(Path(scratch) / "model", shape, arguments.rows)
         encoder = load_encoder(folder).to(device)
         assert isinstance(encoder, TransformerEncoder)
-        job = made_job(arguments, shape, encoder)
-        try:
-            difference = check_same(job, encoder, folder)
-        except DisagreementError as error:
-            sys.exit(f"error: {error}")
-        print(f"losses differ by {difference:.1e} before training")
         print("the peer is", "its Trainer" if has_trainer() else "a bare loop: no datasets here")
-        if not arguments.no_profile:
-            few = replace(job, steps=3)
-            peer(few, folder, workers=arguments.workers, profiled=True)
-        sides = []
-        for number in range(arguments.rounds):
-            one = measured(lambda: ours(job, encoder), device)
-            other = measured(lambda: peer(job, folder, workers=arguments.workers), device)
-            sides.append((one, other))
-            pairs = job.batch * job.steps
-            print(f"round {number}: ours {pairs / one[0]:,.0f}/s, peer {pairs / other[0]:,.0f}/s")
-    report(arguments, job, shape, sides)
+        rows = []
+        for asked in arguments.job or [task("transfer,256,15,4")]:
+            job = made_job(asked, arguments, shape, encoder)
+            sides = compare(job, encoder, folder, arguments)
+            rows.append(report(arguments, job, asked.target, shape, sides))
+            # A job that fails must not take with it what was measured before.
+            if arguments.row:
+                write_rows(arguments.row, rows)
 
 
-def report(arguments: argparse.Namespace, job: Job, shape: Shape, sides: list[Any]) -> None:
-    """Print what was found, and write the row."""
+def compare(
+    job: Job, encoder: TransformerEncoder, folder: Path, arguments: argparse.Namespace
+) -> list[Any]:
+    """Return seconds and peak memory of both sides, round by round."""
+    try:
+        difference = check_same(job, encoder, folder)
+    except DisagreementError as error:
+        sys.exit(f"error: {error}")
+    print(f"{job.work}, batch {job.batch}: losses differ by {difference:.1e} before training")
+    if not arguments.no_profile:
+        few = replace(job, steps=3)
+        peer(few, folder, workers=arguments.workers, profiled=True)
+    sides = []
+    for number in range(arguments.rounds):
+        one = measured(lambda: ours(job, encoder), job.device)
+        other = measured(lambda: peer(job, folder, workers=arguments.workers), job.device)
+        sides.append((one, other))
+        pairs = job.batch * job.steps
+        print(f"round {number}: ours {pairs / one[0]:,.0f}/s, peer {pairs / other[0]:,.0f}/s")
+    return sides
+
+
+def report(
+    arguments: argparse.Namespace, job: Job, target: float, shape: Shape, sides: list[Any]
+) -> Row:
+    """Print what was found, and return the row."""
     examples = job.batch * job.steps
     ratios = [other[0] / one[0] for one, other in sides]
     best = [statistics.median(examples / side[n][0] for side in sides) for n in (0, 1)]
@@ -447,22 +483,20 @@ def report(arguments: argparse.Namespace, job: Job, shape: Shape, sides: list[An
     print(
         f"{job.work}, {arguments.shape}, batch {job.batch}: ours {best[0]:,.0f} {unit}, peer "
         f"{best[1]:,.0f}: ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-        f"{max(ratios):.2f}), target {arguments.target:g}; ours {rate / 1e12:.1f} TFLOP/s in the "
+        f"{max(ratios):.2f}), target {target:g}; ours {rate / 1e12:.1f} TFLOP/s in the "
         f"layers' matrices; memory {memory[0] / 2**30:.1f} and {memory[1] / 2**30:.1f} GiB"
     )
-    if arguments.row:
-        row = Row(
-            work=f"{job.work}, {arguments.shape} shape, {arguments.precision}, batch {job.batch}",
-            against=f"sentence-transformers ({'Trainer' if has_trainer() else 'bare loop'})",
-            target=arguments.target,
-            ratio=statistics.median(ratios),
-            spread=(min(ratios), max(ratios)),
-            ours=best[0],
-            theirs=best[1],
-            unit=unit,
-            peak_memory=memory[0] or None,
-        )
-        write_rows(arguments.row, [row])
+    return Row(
+        work=f"{job.work}, {arguments.shape} shape, {arguments.precision}, batch {job.batch}",
+        against=f"sentence-transformers ({'Trainer' if has_trainer() else 'bare loop'})",
+        target=target,
+        ratio=statistics.median(ratios),
+        spread=(min(ratios), max(ratios)),
+        ours=best[0],
+        theirs=best[1],
+        unit=unit,
+        peak_memory=memory[0] or None,
+    )
 
 
 if __name__ == "__main__":
