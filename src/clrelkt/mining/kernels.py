@@ -57,7 +57,7 @@ class Blocks:
     chained: bool = False
 
 
-FUSED = Blocks()
+FUSED = Blocks(group=16, chained=True)
 
 
 @triton.jit
@@ -630,7 +630,8 @@ class FusedScreen(ListingScreen):
             "num_warps": blocks.warps,
             "num_stages": blocks.stages,
         }
-        if blocks.chained:
+        # Random keys need more registers than a chained kernel has left.
+        if blocks.chained and column_key is None:
             _chained_kernel[(programs,)](*given, **constants)
             return
         _fused_kernel[(programs,)](
