@@ -51,6 +51,29 @@ def test_several_devices_make_the_same_vectors(
         several.encode([*TEXTS, "\ud83d"])
 
 
+@given(
+    st.lists(st.integers(0, 90), max_size=200),
+    st.integers(1, 5),
+    st.integers(1, 5_000),
+    st.integers(1, 500),
+)
+def test_pieces_hold_every_text_once_and_none_is_too_large(
+    lengths: list[int], workers: int, most: int, least: int
+) -> None:
+    texts = ["a" * length for length in lengths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "_LEAST_CHARACTERS", least)
+        pieces = devices._pieces(texts, workers, most)
+    assert [place for piece in pieces for place in range(len(texts))[piece]] == list(
+        range(len(texts))
+    )
+    # A text counts for one more, so that empty ones count too.
+    sizes = [sum(lengths[piece]) + piece.stop - piece.start for piece in pieces]
+    assert all(size <= most + max(lengths) + 1 for size in sizes)
+    shared = max(1, min(workers, sum(sizes) // least))
+    assert all(size <= sum(sizes) / shared + max(lengths) + 1 for size in sizes)
+
+
 def test_no_device(small_encoder: MuseEncoder) -> None:
     with pytest.raises(SettingsError, match="name at least one"):
         MultiDeviceEncoder(small_encoder, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MultiDeviceEncoder", "each_device", "every_gpu", "on_device"]
 
-_PIECE_CHARACTERS = 4_000_000
+_PIECE_CHARACTERS = 1_000_000
+_GPU_PIECE_CHARACTERS = 32_000_000
+"""The most of a piece: about as much as takes a few seconds."""
+
 _LEAST_CHARACTERS = 20_000
 """Fewer are not worth a thread."""
 
@@ -64,9 +68,8 @@ class _Copy:
 class MultiDeviceEncoder:
     """An encoder (TokenizingEncoder) with a copy on each of several devices, which share its work.
 
-    Texts go out in pieces, each to the device that is free: devices of different speed are all
-    busy until the end. Vectors are those of the encoder itself, but for rounding where a piece
-    ends.
+    Texts go out in pieces, each to the device that is free. Vectors are those of the encoder
+    itself, but for rounding where a piece ends.
     """
 
     def __init__(self, encoder: TrainableEncoder, devices: Sequence[torch.device | str]) -> None:
@@ -97,7 +100,9 @@ class MultiDeviceEncoder:
         self, texts: Sequence[str], kind: TextKind = "passage", *, progress: bool = False
     ) -> np.ndarray:
         """Return unit vectors, shape (texts, dimension), float32, without gradients."""
-        cut = _pieces(texts, len(self._copies))
+        kind_of_device = self._copies[0].device.type
+        most = _GPU_PIECE_CHARACTERS if kind_of_device == "cuda" else _PIECE_CHARACTERS
+        cut = _pieces(texts, len(self._copies), most)
         if len(cut) < 2:
             return self._copies[0].encode(texts, kind, progress=progress)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -105,7 +110,6 @@ class MultiDeviceEncoder:
         for piece in cut:
             pieces.put(piece)
 
-        kind_of_device = self._copies[0].device.type
         low = torch.is_autocast_enabled(kind_of_device)
         dtype = torch.get_autocast_dtype(kind_of_device)
 
@@ -133,13 +137,17 @@ class MultiDeviceEncoder:
         return vectors
 
 
-def _pieces(texts: Sequence[str], workers: int) -> list[slice]:
-    """Cut texts into runs of about the same number of characters, a few for each worker."""
+def _pieces(texts: Sequence[str], workers: int, most: int) -> list[slice]:
+    """Cut texts into runs of about the same number of characters, as many for each worker.
+
+    A device stands still where a run begins, until the first tokens are there: there are as few as
+    ``most`` characters allow.
+    """
     sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1
     ends = sizes.cumsum()
     total = int(ends[-1]) if len(texts) else 0
-    count = max(workers * 4, -(-total // _PIECE_CHARACTERS))
-    count = max(1, min(count, total // _LEAST_CHARACTERS))
+    workers = max(1, min(workers, total // _LEAST_CHARACTERS))
+    count = workers * max(1, math.ceil(total / workers / most))
     cuts = np.searchsorted(ends, np.arange(1, count) * total / count)
     places = np.unique([0, *cuts.tolist(), len(texts)]).tolist()
     return [slice(a, b) for a, b in itertools.pairwise(places)]
