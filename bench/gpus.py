@@ -43,8 +43,9 @@ import torch
 
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import TrainableEncoder, load_encoder
-from clrelkt.encoders.devices import MultiDeviceEncoder, on_device
+from clrelkt.encoders.devices import MultiDeviceEncoder
 from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.triton_kernels import on_device
 from clrelkt.errors import ClrelktError
 from clrelkt.files import write_json
 from clrelkt.mining import DenseMining, LargeMiner

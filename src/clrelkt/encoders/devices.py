@@ -8,7 +8,7 @@ import math
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,13 @@ import torch
 
 from clrelkt.encoders.protocol import Encoder, TextKind, TrainableEncoder
 from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.triton_kernels import on_device
 from clrelkt.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MultiDeviceEncoder", "each_device", "every_gpu", "on_device"]
+__all__ = ["MultiDeviceEncoder", "each_device", "every_gpu"]
 
 _PIECE_CHARACTERS = 1_000_000
 _GPU_PIECE_CHARACTERS = 32_000_000
@@ -35,11 +36,6 @@ def every_gpu() -> list[torch.device]:
     """Return the GPUs that torch finds here."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [torch.device("cuda", number) for number in range(count)]
-
-
-def on_device(device: torch.device) -> AbstractContextManager[object]:
-    """Make ``device`` this thread's own while a block runs; compiled kernels start nowhere else."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def each_device(encoder: Encoder) -> tuple[Encoder, ...]:

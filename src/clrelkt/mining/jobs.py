@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from clrelkt.encoders.devices import on_device
 from clrelkt.encoders.protocol import Encoder
+from clrelkt.encoders.triton_kernels import on_device
 from clrelkt.mining.bm25 import BM25Miner, BM25Mining
 from clrelkt.mining.chunks import ChunkFolder, Work
 from clrelkt.mining.dense import DenseMining
