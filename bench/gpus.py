@@ -468,8 +468,10 @@ def start_workers(bench: Bench, file: Path) -> subprocess.Popen[bytes]:
 
 def finish_workers(bench: Bench, workers: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:
     """Return what was found, even where the processes failed or took too long."""
-    # The rest needs some seconds too.
-    patience = max(5.0, bench.clock.left - (10 if "mining" in bench.arguments.parts else 0))
+    # What comes after it needs some seconds too.
+    patience = max(
+        5.0, bench.clock.left - 10 * len({"encoding", "mining"} & {*bench.arguments.parts})
+    )
     with bench.part("the run in several processes"):
         try:
             status = workers.wait(timeout=patience)
@@ -594,13 +596,16 @@ def measure_mining(bench: Bench, folder: Path) -> None:
     count, dimension, chunk = arguments.candidates, 512, arguments.chunk
     questions = chunk * arguments.chunks
     generator = torch.Generator(devices[0]).manual_seed(0)
-    drawn = torch.randn(count, dimension, device=devices[0], generator=generator)
-    passages = torch.nn.functional.normalize(drawn, dim=1)
+    drawn = partial(torch.randn, device=devices[0], generator=generator)
+    unit = partial(torch.nn.functional.normalize, dim=1)
+    passages = unit(drawn(count, dimension))
     gold = torch.randint(0, count, (questions,), device=devices[0], generator=generator)
-    noise = torch.randn(questions, dimension, device=devices[0], generator=generator)
-    asked = torch.nn.functional.normalize(passages[gold] + noise * (2 / dimension**0.5), dim=1)
+    # Cosines of .1 to .7 between a question and its answer.
+    cosine = 0.1 + 0.6 * torch.rand(questions, 1, device=devices[0], generator=generator)
+    asked = unit(drawn(questions, dimension)).mul_((1 - cosine**2).sqrt())
+    asked = unit(asked.addcmul_(passages[gold], cosine))
     on_host = [tensor.cpu().numpy() for tensor in (asked, passages, gold)]
-    del drawn, noise, asked, passages, gold
+    del passages, gold, cosine, asked
     free()
     bench.clock.say(f"{questions:,} questions and {count:,} passages are made")
     numbers = np.arange(count)
