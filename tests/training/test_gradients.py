@@ -13,7 +13,7 @@ from clrelkt.encoders.memory import TokenBudget
 from clrelkt.errors import EncoderError, TrainingError
 from clrelkt.objectives import TransferWeights
 from clrelkt.training.bank import TextBank, texts_of
-from clrelkt.training.gradients import BatchGradients, SharedBatch
+from clrelkt.training.gradients import BatchGradients, SharedBatch, _Bucket
 from clrelkt.training.methods import prepare
 from clrelkt.training.process_group import ProcessGroup
 from clrelkt.training.recipe import Contrastive, Method, Precision, Transfer, WarmUp
@@ -171,3 +171,26 @@ def test_an_encoder_elsewhere_than_its_process_group_is_refused(case: Case) -> N
             group=ProcessGroup(device=torch.device("meta")),
             budget=TokenBudget(),
         )
+
+
+def test_a_bucket_has_zeros_where_a_parameter_has_no_gradient() -> None:
+    parameters = [torch.nn.Parameter(torch.ones(*shape)) for shape in ((2, 3), (4,), (3, 2))]
+    bucket = _Bucket()
+    for parameter in parameters:
+        bucket.add(parameter)
+    for missing in ((), (1,), (0, 1, 2)):
+        expected = []
+        for number, parameter in enumerate(parameters):
+            grown = torch.arange(parameter.numel()).float().reshape(parameter.shape) + number
+            # A gradient's rows need not lie behind each other.
+            turned = grown.movedim(0, -1).contiguous().movedim(-1, 0)
+            parameter.grad = None if number in missing else turned
+            expected.append(torch.zeros_like(grown) if number in missing else grown)
+        flat = bucket.pack()
+        assert torch.equal(flat, torch.cat([own.flatten() for own in expected]))
+        # What the processes add up there is what the parameters get.
+        flat.mul_(2)
+        bucket.hand_back()
+        for parameter, own in zip(parameters, expected, strict=True):
+            assert parameter.grad is not None
+            assert torch.equal(parameter.grad, 2 * own)
