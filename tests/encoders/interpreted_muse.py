@@ -16,7 +16,7 @@ from clrelkt.encoders.muse import MuseNetwork
 from clrelkt.encoders.muse_fused import FusedLayout, pool_rows
 from clrelkt.encoders.muse_kernels import Tiles
 
-SMALL = Tiles(rows=32, depth=64, lines=4, span=16)
+SMALL = Tiles(rows=32, depth=64, lines=4, span=16, sum_lines=4, sum_places=4)
 PART = 8
 # Gaps, empty texts, one token only, a token of many parts, one of exactly one part, all tokens.
 BATCHES = {

@@ -42,7 +42,9 @@ class Tiles:
     A convolution's program multiplies ``rows`` x 256 numbers in steps of ``depth``, a kernel
     gradient's 128 x 256 in steps of ``depth`` rows; both have ``warps`` and ``stages``. The others
     work on ``lines`` rows at a time; backwards on ``span`` rows a program, whose bias gradients
-    they add up.
+    they add up. A program of the sums by token adds up ``sum_lines`` rows at a time, at
+    ``sum_places`` places at most, with ``sum_warps``; one of the pooling takes ``pool_lines`` rows
+    of a text at a time, with ``pool_warps``.
     """
 
     rows: int = 128
@@ -51,6 +53,11 @@ class Tiles:
     stages: int = 3
     lines: int = 8
     span: int = 128
+    sum_lines: int = 16
+    sum_places: int = 1
+    sum_warps: int = 4
+    pool_lines: int = 4
+    pool_warps: int = 4
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "Tiles":
@@ -735,9 +742,8 @@ def pool(
             epsilon,
             embedding=embedding,
             block_embedding=triton.next_power_of_2(embedding),
-            # Texts of few tokens are the rule.
-            lines=tiles.lines // 2,
-            num_warps=4,
+            lines=tiles.pool_lines,
+            num_warps=tiles.pool_warps,
         )
     return pooled, means, scales
 
@@ -887,21 +893,36 @@ def _members_sum(
     members,
     begin,
     end,
-    shift,
-    first_column,
+    place,
+    places: tl.constexpr,
+    shift_of_place: tl.constexpr,
+    first_shift: tl.constexpr,
+    column_of_place: tl.constexpr,
+    first_column: tl.constexpr,
     lines: tl.constexpr,
+    block_places: tl.constexpr,
 ):
-    """Return the sum of 256 columns of the rows ``shift`` before the members', shape (256,)."""
+    """Return, place by place, the sum of 256 columns of rows before the members'.
+
+    Shape (block_places, 256). A row before its members' is as far as the place says.
+    """
     line = tl.arange(0, lines)
-    column = first_column + tl.arange(0, 256)
-    total = tl.zeros((lines, 256), dtype=tl.float32)
+    shift = place * shift_of_place + first_shift
+    offset = place * column_of_place + first_column - shift * 768
+    at = source + offset[:, None] + tl.arange(0, 256)[None, :]
+    wanted = (place < places)[None, :, None]
+    total = tl.zeros((lines, block_places, 256), dtype=tl.float32)
+    row = tl.load(members + begin + line, mask=begin + line < end, other=0)
     for start in range(begin, end, lines):
-        inside = start + line < end
-        row = (tl.load(members + start + line, mask=inside, other=0) - shift).to(tl.int64)
+        # The next rows' numbers come while these rows do.
+        number = start + lines + line
+        following = tl.load(members + number, mask=number < end, other=0)
+        inside = (start + line < end)[:, None, None] & wanted
         found = tl.load(
-            source + row[:, None] * 768 + column[None, :], mask=inside[:, None], other=0.0
+            at[None, :, :] + row.to(tl.int64)[:, None, None] * 768, mask=inside, other=0.0
         )
         total += found.to(tl.float32)
+        row = following
     return tl.sum(total, 0)
 
 
@@ -910,18 +931,16 @@ def _parts_sum(
     partial,
     first,
     count,
-    place,
-    places,
     width: tl.constexpr,
+    column,
     block_width: tl.constexpr,
     lines: tl.constexpr,
 ):
-    """Return the sum of a slot's parts, shape (block_width,)."""
+    """Return the sum of some columns of a slot's parts, shape (block_width,)."""
     line = tl.arange(0, lines)
-    column = tl.arange(0, block_width)
     total = tl.zeros((lines, block_width), dtype=tl.float32)
     for start in range(0, count, lines):
-        number = (first + start + line).to(tl.int64) * places + place
+        number = (first + start + line).to(tl.int64)
         total += tl.load(
             partial + number[:, None] * width + column[None, :],
             mask=(start + line < count)[:, None] & (column < width)[None, :],
@@ -940,15 +959,17 @@ def _token_parts_kernel(
     partial,
     slots,
     part: tl.constexpr,
+    places: tl.constexpr,
     shift_of_place: tl.constexpr,
     first_shift: tl.constexpr,
     column_of_place: tl.constexpr,
     first_column: tl.constexpr,
     lines: tl.constexpr,
+    block_places: tl.constexpr,
 ):
-    """Add up the rows of one part of a frequent token."""
+    """Add up the rows of one part of a frequent token, at some places."""
     number = tl.program_id(0)
-    place = tl.program_id(1)
+    place = tl.program_id(1) * block_places + tl.arange(0, block_places)
     slot = tl.load(part_slot + number)
     if slot < slots:
         begin = tl.load(begins + slot) + (number - tl.load(first_part + slot)) * part
@@ -958,12 +979,21 @@ def _token_parts_kernel(
             members,
             begin,
             end,
-            place * shift_of_place + first_shift,
-            place * column_of_place + first_column,
+            place,
+            places,
+            shift_of_place,
+            first_shift,
+            column_of_place,
+            first_column,
             lines,
+            block_places,
         )
-        row = number.to(tl.int64) * tl.num_programs(1) + place
-        tl.store(partial + row * 256 + tl.arange(0, 256), total)
+        at = (number.to(tl.int64) * places + place) * 256
+        tl.store(
+            partial + at[:, None] + tl.arange(0, 256)[None, :],
+            total,
+            mask=(place < places)[:, None],
+        )
 
 
 @triton.jit
@@ -975,36 +1005,48 @@ def _token_slots_kernel(
     partial,
     found,
     part: tl.constexpr,
+    places: tl.constexpr,
     shift_of_place: tl.constexpr,
     first_shift: tl.constexpr,
     column_of_place: tl.constexpr,
     first_column: tl.constexpr,
     lines: tl.constexpr,
+    block_places: tl.constexpr,
 ):
-    """Add up the rows of a token, or its parts."""
+    """Add up the rows of a token, or its parts, at some places."""
     slot = tl.program_id(0)
-    place = tl.program_id(1)
-    places = tl.num_programs(1)
-    column = tl.arange(0, 256)
     begin = tl.load(begins + slot)
     end = tl.load(begins + slot + 1)
-    at = found + (slot.to(tl.int64) * places + place) * 256 + column
+    to = found + slot.to(tl.int64) * places * 256
     if end - begin <= part:
+        place = tl.program_id(1) * block_places + tl.arange(0, block_places)
         total = _members_sum(
             source,
             members,
             begin,
             end,
-            place * shift_of_place + first_shift,
-            place * column_of_place + first_column,
+            place,
+            places,
+            shift_of_place,
+            first_shift,
+            column_of_place,
+            first_column,
             lines,
+            block_places,
         )
-        tl.store(at, total.to(found.dtype.element_ty))
+        tl.store(
+            to + place[:, None] * 256 + tl.arange(0, 256)[None, :],
+            total.to(found.dtype.element_ty),
+            mask=(place < places)[:, None],
+        )
     else:
+        width: tl.constexpr = places * 256
+        block_width: tl.constexpr = block_places * 256
+        column = tl.program_id(1) * block_width + tl.arange(0, block_width)
         first = tl.load(first_part + slot)
         count = (end - begin + part - 1) // part
-        total = _parts_sum(partial, first, count, place, places, 256, 256, lines)
-        tl.store(at, total.to(found.dtype.element_ty))
+        total = _parts_sum(partial, first, count, width, column, block_width, lines)
+        tl.store(to + column, total.to(found.dtype.element_ty), mask=column < width)
 
 
 def token_sums(
@@ -1025,6 +1067,8 @@ def token_sums(
     else:
         branch, places, left = window
         layout = (1, -left, 0, branch * _BRANCH)
+    together = min(tiles.sum_places, triton.next_power_of_2(places))
+    programs = triton.cdiv(places, together)
     partial = rows.new_empty((groups.part_slot.shape[0], places, _BRANCH), dtype=torch.float32)
     found = rows.new_empty(((groups.slots + 1) * places, _BRANCH), dtype=dtype)
     named = dict(
@@ -1034,11 +1078,13 @@ def token_sums(
             strict=True,
         ),
         part=groups.part,
-        lines=2 * tiles.lines,
-        num_warps=4,
+        places=places,
+        lines=tiles.sum_lines,
+        block_places=together,
+        num_warps=tiles.sum_warps,
     )
     if groups.part_slot.shape[0]:
-        _token_parts_kernel[(groups.part_slot.shape[0], places)](
+        _token_parts_kernel[(groups.part_slot.shape[0], programs)](
             rows,
             groups.members,
             groups.begins,
@@ -1048,7 +1094,7 @@ def token_sums(
             groups.slots,
             **named,
         )
-    _token_slots_kernel[(groups.slots + 1, places)](
+    _token_slots_kernel[(groups.slots + 1, programs)](
         rows, groups.members, groups.begins, groups.first_part, partial, found, **named
     )
     return found.view(-1, _WIDTH) if window is None else found
@@ -1062,21 +1108,25 @@ def _embedding_sum(
     means,
     scales,
     pulls,
+    embedded,
     members,
-    known,
+    slot,
     begin,
     end,
     embedding: tl.constexpr,
     block_embedding: tl.constexpr,
     lines: tl.constexpr,
 ):
-    """Return what some rows of a token give to its embedding's gradient."""
+    """Return what some rows of token ``slot`` give to its embedding's gradient."""
     width: tl.constexpr = embedding + 768
     line = tl.arange(0, lines)
     column = tl.arange(0, block_embedding)
     total = tl.zeros((lines, block_embedding), dtype=tl.float32)
     all_over = tl.zeros((lines,), dtype=tl.float32)
     along = tl.zeros((lines,), dtype=tl.float32)
+    known = tl.load(
+        embedded + slot.to(tl.int64) * embedding + column, mask=column < embedding, other=0.0
+    ).to(tl.float32)
     for start in range(begin, end, lines):
         inside = start + line < end
         row = tl.load(members + start + line, mask=inside, other=0)
@@ -1122,9 +1172,6 @@ def _embedding_parts_kernel(
         column = tl.arange(0, block_embedding)
         begin = tl.load(begins + slot) + (number - tl.load(first_part + slot)) * part
         end = tl.minimum(begin + part, tl.load(begins + slot + 1))
-        known = tl.load(
-            embedded + slot.to(tl.int64) * embedding + column, mask=column < embedding, other=0.0
-        ).to(tl.float32)
         total = _embedding_sum(
             gradient,
             totals,
@@ -1132,8 +1179,9 @@ def _embedding_parts_kernel(
             means,
             scales,
             pulls,
+            embedded,
             members,
-            known,
+            slot,
             begin,
             end,
             embedding,
@@ -1170,9 +1218,6 @@ def _embedding_slots_kernel(
     end = tl.load(begins + slot + 1)
     at = found + slot.to(tl.int64) * embedding + column
     if end - begin <= part:
-        known = tl.load(
-            embedded + slot.to(tl.int64) * embedding + column, mask=column < embedding, other=0.0
-        ).to(tl.float32)
         total = _embedding_sum(
             gradient,
             totals,
@@ -1180,8 +1225,9 @@ def _embedding_slots_kernel(
             means,
             scales,
             pulls,
+            embedded,
             members,
-            known,
+            slot,
             begin,
             end,
             embedding,
@@ -1192,7 +1238,7 @@ def _embedding_slots_kernel(
     else:
         first = tl.load(first_part + slot)
         count = (end - begin + part - 1) // part
-        total = _parts_sum(partial, first, count, 0, 1, embedding, block_embedding, lines)
+        total = _parts_sum(partial, first, count, embedding, column, block_embedding, lines)
         tl.store(at, total, mask=column < embedding)
 
 
