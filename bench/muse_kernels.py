@@ -29,26 +29,16 @@ EMBEDDING = 512
 NOW = Tiles()
 PRODUCTS = [
     replace(NOW, rows=rows, depth=depth, warps=warps, stages=stages)
-    for rows, depth, warps, stages in ((128, 64, 8, 3), (128, 64, 8, 4), (128, 32, 8, 4))
+    for rows, depth, warps, stages in ((128, 64, 8, 3), (128, 32, 8, 4))
 ]
 LINES = [replace(NOW, lines=lines) for lines in (8, 4, 16)]
 GRADIENT_CUTS = [replace(NOW, span=span) for span in (32, 64, 256)]
 SUMS = [
     replace(NOW, sum_lines=lines, sum_places=places, sum_warps=warps)
-    for lines, places, warps in (
-        (16, 1, 4),
-        (4, 1, 1),
-        (8, 1, 1),
-        (2, 8, 4),
-        (4, 8, 4),
-        (4, 2, 1),
-        (4, 2, 2),
-        (2, 4, 1),
-    )
+    for lines, places, warps in ((2, 1, 1), (8, 1, 1), (16, 1, 4), (4, 2, 1), (2, 8, 4))
 ]
 POOLS = [
-    replace(NOW, pool_lines=lines, pool_warps=warps)
-    for lines, warps in ((4, 4), (8, 4), (8, 8), (4, 2), (2, 2), (2, 1), (1, 1))
+    replace(NOW, pool_lines=lines, pool_warps=warps) for lines, warps in ((1, 2), (2, 1), (4, 4))
 ]
 
 

@@ -31,6 +31,7 @@ import torch
 from torch.nn import functional
 
 from clrelkt.encoders import load_encoder
+from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.transformer import TransformerEncoder, TransformerNetwork
 from clrelkt.objectives import TransferWeights, transfer_loss, triplet_loss
 from clrelkt.training.bank import TextBank
@@ -131,7 +132,7 @@ class Method:
 
     def loss(self, vectors: torch.Tensor, examples: np.ndarray) -> torch.Tensor:
         """Return the loss of a batch."""
-        rows = torch.from_numpy(examples[:, -1].copy()).to(vectors.device)
+        rows = to_device(torch.from_numpy(examples[:, -1].copy()), vectors.device)
         return self._job.loss(vectors.unbind(1), rows)
 
 

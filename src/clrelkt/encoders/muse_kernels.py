@@ -50,14 +50,14 @@ class Tiles:
     rows: int = 128
     depth: int = 64
     warps: int = 8
-    stages: int = 3
+    stages: int = 4
     lines: int = 8
     span: int = 128
-    sum_lines: int = 16
+    sum_lines: int = 4
     sum_places: int = 1
-    sum_warps: int = 4
-    pool_lines: int = 4
-    pool_warps: int = 4
+    sum_warps: int = 1
+    pool_lines: int = 1
+    pool_warps: int = 1
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "Tiles":
@@ -1045,8 +1045,9 @@ def _token_slots_kernel(
         column = tl.program_id(1) * block_width + tl.arange(0, block_width)
         first = tl.load(first_part + slot)
         count = (end - begin + part - 1) // part
-        total = _parts_sum(partial, first, count, width, column, block_width, lines)
-        tl.store(to + column, total.to(found.dtype.element_ty), mask=column < width)
+        # Triton knows a name by one shape.
+        whole = _parts_sum(partial, first, count, width, column, block_width, lines)
+        tl.store(to + column, whole.to(found.dtype.element_ty), mask=column < width)
 
 
 def token_sums(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clrelkt.encoders import TrainableEncoder
+from clrelkt.encoders.ragged import to_device
 from clrelkt.errors import SettingsError, TrainingError
 from clrelkt.mining.texts import distinct
 from clrelkt.objectives import alignment_loss, anchor_loss
@@ -151,7 +152,7 @@ class _Refinement:
         foreign, known = torch.split(
             self._encoder(self._bank.select(rows)), [len(chosen), len(kept)]
         )
-        pairs = torch.from_numpy(chosen).to(foreign.device)
+        pairs = to_device(torch.from_numpy(chosen), foreign.device)
         english = self._english[pairs]
         loss = alignment_loss(
             foreign,
@@ -162,7 +163,7 @@ class _Refinement:
             closeness=settings.closeness,
         )
         if len(kept):
-            places = torch.from_numpy(kept).to(foreign.device)
+            places = to_device(torch.from_numpy(kept), foreign.device)
             loss = loss + settings.anchor * anchor_loss(known, self._kept_targets[places])
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
