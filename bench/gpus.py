@@ -42,7 +42,7 @@ import numpy as np
 import torch
 
 from clrelkt.corpora import load_corpus
-from clrelkt.encoders import TrainableEncoder, load_encoder
+from clrelkt.encoders import TrainableEncoder, fused_layers, load_encoder
 from clrelkt.encoders.devices import MultiDeviceEncoder
 from clrelkt.encoders.transformer import TransformerEncoder
 from clrelkt.encoders.triton_kernels import on_device
@@ -360,6 +360,10 @@ def measure_training(
         gradients._BUCKET_NUMBERS = numbers
         run(f"buckets of {numbers}", batch, alone=False)
     gradients._BUCKET_NUMBERS = before
+    for layers in arguments.layers:
+        fused_layers._AT_ONCE = layers
+        run(f"{layers} layers at once, alone", batch, alone=True)
+        run(f"{layers} layers at once, together", batch, alone=False)
 
 
 def measure_processes(
@@ -697,6 +701,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of training")
     parser.add_argument(
         "--buckets", type=int, nargs="*", default=[], help="try gradient buckets of these sizes too"
+    )
+    parser.add_argument(
+        "--layers", type=int, nargs="*", default=[], help="try so many layers as one function too"
     )
     parser.add_argument("--texts", type=int, default=40_000, help="to encode")
     parser.add_argument("--candidates", type=int, default=1_000_000, help="to mine among")

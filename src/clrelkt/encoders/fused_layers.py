@@ -33,6 +33,8 @@ _LONGEST = 1024
 """Texts of more tokens are better served by attention made for long ones."""
 _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
+_AT_ONCE = 4
+"""Layers that are one function: several processes add up gradients while the ones before go on."""
 
 
 class LayerParameters(NamedTuple):
@@ -157,39 +159,52 @@ class FusedLayers:
             tiles = LayerTiles()
         flat = [part for own in self._parameters for part in own]
         keep = torch.is_grad_enabled() and any(part.requires_grad for part in (states, *flat))
-        found: torch.Tensor = _Layers.apply(self, spans, tiles, keep, states, *flat)  # type: ignore[no-untyped-call]
-        return found
+        views = self._room.filled(self._parameters, states.dtype)
+        each = len(LayerParameters._fields)
+        for start in range(0, len(views), _AT_ONCE):
+            run = slice(start, start + _AT_ONCE)
+            parameters = flat[run.start * each : run.stop * each]
+            states = _Layers.apply(  # type: ignore[no-untyped-call]
+                self, run, views[run], spans, tiles, keep, states, *parameters
+            )
+        return states
 
     def forward(
-        self, ctx: Any, spans: Spans, tiles: LayerTiles, keep: bool, states: torch.Tensor
+        self,
+        ctx: Any,
+        run: slice,
+        views: list[_Views],
+        spans: Spans,
+        tiles: LayerTiles,
+        keep: bool,
+        states: torch.Tensor,
     ) -> torch.Tensor:
-        """Go through all layers; with ``keep`` leave with ``ctx`` what the way back needs."""
-        views = self._room.filled(self._parameters, states.dtype)
+        """Go through a run of layers; with ``keep`` leave with ``ctx`` what the way back needs."""
         kept = []
         for layer in views:
             states, own = self._through(states, layer, spans, tiles, keep)
             kept.append(own)
         if keep:
             ctx.layers, ctx.spans, ctx.tiles, ctx.views, ctx.kept = self, spans, tiles, views, kept
-            ctx.versions = self._versions()
+            ctx.run, ctx.versions = run, self._versions(run)
         return states
 
     def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Go back through all layers; return the gradients of states and parameters."""
+        """Go back through a run of layers; return the gradients of states and parameters."""
         if ctx.kept is None:
             raise RuntimeError("going back through the same layers a second time is not possible")
-        if ctx.versions != self._versions():
+        if ctx.versions != self._versions(ctx.run):
             raise RuntimeError("a parameter was changed between the ways there and back")
         kept, ctx.kept = ctx.kept, None
-        gradients = _views(self._parameters, torch.float32)
+        gradients = _views(self._parameters[ctx.run], torch.float32)
         for views, own in zip(reversed(ctx.views), reversed(gradients), strict=True):
             grad = self._back(grad, kept.pop(), views, own, ctx.spans, ctx.tiles)
         found = [part for views in gradients for part in views.parts]
         wanted = ctx.needs_input_grad[-len(found) :]
         return grad, *(part if own else None for part, own in zip(found, wanted, strict=True))
 
-    def _versions(self) -> list[int]:
-        return [part._version for own in self._parameters for part in own]
+    def _versions(self, run: slice) -> list[int]:
+        return [part._version for own in self._parameters[run] for part in own]
 
     def _through(
         self, states: torch.Tensor, views: _Views, spans: Spans, tiles: LayerTiles, keep: bool
@@ -269,6 +284,8 @@ class _Layers(torch.autograd.Function):
     def forward(
         ctx: Any,
         layers: FusedLayers,
+        run: slice,
+        views: list[_Views],
         spans: Spans,
         tiles: LayerTiles,
         keep: bool,
@@ -276,13 +293,21 @@ class _Layers(torch.autograd.Function):
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
         with on_device(states.device):
-            return layers.forward(ctx, spans, tiles, keep, states)
+            return layers.forward(ctx, run, views, spans, tiles, keep, states)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         with on_device(gradient.device):
-            return None, None, None, None, *ctx.layers.backward(ctx, gradient.contiguous())
+            return (
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                *ctx.layers.backward(ctx, gradient.contiguous()),
+            )
 
 
 def spans_of(layout: TextLayout, tiles: LayerTiles | None = None) -> Spans:
