@@ -1,9 +1,9 @@
 """Dense mining of up to a million questions against a million passages, against the hardware.
 
 The limit is the rate of the device's own bfloat16 matrix product, measured in the same run: mining
-cannot be faster than all its scores are multiplied. On a GPU every screen is first checked against
-the plain one and the fused kernel's blocks are tried; a variant that fails is named, and the rest
-goes on. What was measured so far is in the file of --output at every moment.
+cannot be faster than all its scores are multiplied. On a GPU a screen is first checked against the
+plain one; with --tune other screens and cuts are tried before. A variant that fails is named, and
+the rest goes on. What was measured so far is in the file of --output at every moment.
 
     python bench/dense_mining_scale.py --output dense.json --row row.json
 
@@ -187,9 +187,10 @@ def two_pass_screens() -> dict[str, Screen]:
 
 def fused_screens() -> dict[str, Screen]:
     """Return the fused screen with several cuts, by name; the riskier ones last."""
-    from clrelkt.mining.kernels import Blocks, FusedScreen
+    from clrelkt.mining.kernels import FUSED, Blocks, FusedScreen
 
     cuts = {
+        "128x256, chained, group 16": FUSED,
         "128x256, 8 warps, 4 stages": Blocks(),
         "128x128, 4 warps, two a processor": Blocks(columns=128, warps=4, per_processor=2),
         "128x128, 8 warps, two a processor": Blocks(columns=128, per_processor=2),
@@ -205,7 +206,6 @@ def fused_screens() -> dict[str, Screen]:
         "128x256, group 16": Blocks(group=16),
         "64x256, 4 warps, two a processor": Blocks(rows=64, warps=4, per_processor=2),
         "128x256, chained": Blocks(chained=True),
-        "128x256, chained, group 16": Blocks(chained=True, group=16),
         "128x256, chained, group 32": Blocks(chained=True, group=32),
         "128x256, chained, 3 stages": Blocks(chained=True, stages=3),
         "256x128, chained": Blocks(chained=True, rows=256, columns=128),
@@ -341,11 +341,14 @@ def mine_sizes(
     return largest
 
 
-def run(bench: Bench, sizes: list[int], rounds: int) -> tuple[list[dict[str, Any]], float]:
+def run(
+    bench: Bench, sizes: list[int], rounds: int, *, tune: bool
+) -> tuple[list[dict[str, Any]], float]:
     """Measure everything; return the runs at the largest size, and the ceiling in FLOP/s.
 
-    A kernel that writes where it must not ends what the process can do on its GPU, so that the
-    screen with the smaller kernel is measured to the end before the other is tried.
+    With ``tune`` screens of all kinds and cuts are tried and the fastest are taken. A kernel that
+    writes where it must not ends what the process can do on its GPU, so that the screen with the
+    smaller kernel is measured to the end before the other is tried.
     """
     gpu = bench.device.type == "cuda"
     kinds = (torch.bfloat16, torch.float16) if gpu else (torch.float32,)
@@ -358,8 +361,9 @@ def run(bench: Bench, sizes: list[int], rounds: int) -> tuple[list[dict[str, Any
         return mine_sizes(bench, {"plain": PlainScreen()}, sizes, peak, rounds), peak
     largest = []
     checked: dict[str, Screen] = {}
-    for family in (two_pass_screens(), fused_screens()):
-        fastest = dict(list(tuned(bench, family, 65_536, 262_144).items())[:2])
+    for family in (two_pass_screens(), fused_screens()) if tune else (fused_screens(),):
+        found = tuned(bench, family, 65_536, 262_144) if tune else family
+        fastest = dict(list(found.items())[: 2 if tune else 1])
         right = verify(bench, fastest, 20_000, 60_000)
         largest += mine_sizes(bench, right, sizes, peak, rounds)
         checked |= right
@@ -510,6 +514,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=140.0, help="skip what comes after these")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--tune", action="store_true", help="look for the fastest screen first")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     parser.add_argument("--screens", action="store_true", help="compare the newer fused screens")
     parser.add_argument("--growth", action="store_true", help="show how time grows with passages")
@@ -531,7 +536,7 @@ def main() -> None:
     if arguments.screens or arguments.profile or arguments.growth:
         return
     sizes = arguments.sizes or ([10_000, 100_000, 1_000_000] if gpu else [2_000, 10_000])
-    largest, peak = run(bench, sizes, arguments.rounds)
+    largest, peak = run(bench, sizes, arguments.rounds, tune=arguments.tune)
     if not largest:
         sys.exit("error: nothing was measured at the largest size")
     best = min(largest, key=lambda found: statistics.median(found["seconds"]))
