@@ -36,25 +36,35 @@ def merge_rows(files: Sequence[Path]) -> Performance:
 
 
 def performance_table(performance: Performance) -> Table:
-    """Return one line a row; ratios that reach their target are green."""
+    """Return one entry a row; ratios that reach their target are green."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=performance.name, title_justify="left")
-    for title in ("work", "against"):
-        table.add_column(title, overflow="fold")
-    for title in ("target", "ratio", "spread", "ours", "peak GiB"):
-        table.add_column(title, justify="right")
+    table.add_column("work, against what")
+    for title in ("target", "ratio", "spread", "ours", "GiB"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in performance.rows:
         low, high = row.spread
         colour = "green" if row.ratio >= row.target else "red"
+        memory = "-" if row.peak_memory is None else f"{row.peak_memory / 2**30:.1f}"
         table.add_row(
-            escape(row.work),
-            escape(row.against),
+            f"{escape(row.work)}\n[dim]{escape(row.against)}[/]",
             f"{row.target:g}",
-            f"[{colour}]{row.ratio:.2f}[/]",
-            f"{low:.2f} to {high:.2f}",
-            escape(f"{row.ours:,.4g} {row.unit}"),
-            "-" if row.peak_memory is None else f"{row.peak_memory / 2**30:.1f}",
+            f"[{colour}]{_short(row.ratio)}[/]",
+            f"{_short(low)}-{_short(high)}",
+            escape(f"{_rounded(row.ours)} {row.unit}"),
+            memory,
         )
     return table
+
+
+def _short(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def _rounded(value: float) -> str:
+    """Return a rate or a time with what matters of it: 3,339 or 17.8 or 10.5 M."""
+    if value >= 1e6:
+        return f"{value / 1e6:.3g} M"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
