@@ -70,12 +70,13 @@ class FusedLayout:
         text_of_row = torch.zeros(rows, device=device, dtype=torch.int32)
         text_of_row[token_rows] = text_of_token.int()
         groups = None
-        if found.order is not None:
+        if found.sorted is not None:
             from clrelkt.encoders.muse_kernels import Groups
 
-            slot_numbers = torch.arange(found.count + 1, device=device)
-            begins = torch.searchsorted(found.of_token[found.order], slot_numbers)
-            groups = Groups.of(token_rows[found.order], begins, part)
+            order, of_ordered = found.sorted
+            slot_numbers = torch.arange(found.count + 1, device=device, dtype=of_ordered.dtype)
+            begins = torch.searchsorted(of_ordered, slot_numbers)
+            groups = Groups.of(token_rows[order], begins, part)
         return cls(
             distinct=found.distinct,
             slots=slots,
@@ -90,13 +91,13 @@ class FusedLayout:
 class _Slots:
     """A bound on the number of distinct ids, the ids, and each token's index into them.
 
-    ``order`` (tokens,) lists the tokens slot by slot; None: nobody asked.
+    ``sorted`` lists the tokens slot by slot, and their slots, shapes (tokens,); None: nobody asked.
     """
 
     count: int
     distinct: torch.Tensor | None
     of_token: torch.Tensor
-    order: torch.Tensor | None
+    sorted: tuple[torch.Tensor, torch.Tensor] | None
 
 
 def _slots(token_ids: torch.Tensor, vocabulary: int) -> _Slots:
@@ -107,13 +108,15 @@ def _slots(token_ids: torch.Tensor, vocabulary: int) -> _Slots:
         if whole:
             return _Slots(vocabulary, None, token_ids, None)
         return _Slots(tokens, token_ids, torch.arange(tokens, device=token_ids.device), None)
-    ids, order = torch.sort(token_ids, stable=True)
+    # Half as many bits to sort by.
+    ids, order = torch.sort(token_ids.int(), stable=True)
     if whole:
-        return _Slots(vocabulary, None, token_ids, order)
+        return _Slots(vocabulary, None, token_ids, (order, ids))
     new = functional.pad(ids[1:] != ids[:-1], (1, 0), value=False)
     in_order = new.cumsum(0)
-    distinct = ids.new_zeros(tokens).scatter_(0, in_order, ids)
-    return _Slots(tokens, distinct, torch.empty_like(in_order).scatter_(0, order, in_order), order)
+    distinct = token_ids.new_zeros(tokens).scatter_(0, in_order, ids.to(token_ids.dtype))
+    of_token = torch.empty_like(in_order).scatter_(0, order, in_order)
+    return _Slots(tokens, distinct, of_token, (order, in_order))
 
 
 def _rounded(rows: int) -> int:
