@@ -25,6 +25,7 @@ from clrelkt.encoders.muse_forward import (
 from clrelkt.encoders.muse_fused import FusedLayout, RowWeights, fused_type, pool_rows
 from clrelkt.encoders.muse_weights import MuseWeights
 from clrelkt.encoders.pieces import PieceTokenizer
+from clrelkt.encoders.products import linear
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
@@ -159,7 +160,7 @@ class MuseNetwork(nn.Module):
         return self.get_parameter(f"convolution_{layer}_window_{size}")
 
     def _project(self, embedded: torch.Tensor) -> torch.Tensor:
-        branches = torch.addmm(self.projection_bias, embedded, self.projection)
+        branches = linear(embedded, self.projection.T, self.projection_bias)
         apart = branches.view(-1, len(BRANCHES), BRANCH_WIDTH)
         normal = functional.layer_norm(apart, (BRANCH_WIDTH,), eps=LAYER_NORM_EPSILON)
         return functional.pad(normal.flatten(1) * self.branch_gain + self.branch_bias, (0, 0, 0, 1))
@@ -168,7 +169,7 @@ class MuseNetwork(nn.Module):
         kernel = self._kernel(1, BRANCHES[index][0])
         side_by_side = kernel.permute(1, 0, 2).flatten(1)
         branch = projected[:, index * BRANCH_WIDTH : (index + 1) * BRANCH_WIDTH]
-        product = (branch @ side_by_side).view(-1, BRANCH_WIDTH)
+        product = linear(branch, side_by_side.T).view(-1, BRANCH_WIDTH)
         # Under autocast a CPU would look up rows in bfloat16 many times more slowly.
         return product.to(projected.dtype) if product.device.type == "cpu" else product
 

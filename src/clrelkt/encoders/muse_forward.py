@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from clrelkt.encoders.products import add_product, onednn_is_faster
 from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 from clrelkt.encoders.row_groups import RowGroups
 
@@ -32,6 +33,8 @@ BRANCHES = ((2, 0), (3, 1), (5, 2))
 BRANCH_WIDTH = 256
 CPU_BLOCK_TOKENS = 2048
 """Tokens that are worked through at a time on a CPU; more would not stay in the cache."""
+_ROUND = 64
+"""oneDNN prepares itself for every number of rows: those of a block are rounded up to this."""
 GAP = 2
 """Rows of zeros before the first text and behind each."""
 
@@ -288,9 +291,50 @@ def _shifted(tensor: torch.Tensor, offset: int) -> tuple[torch.Tensor, slice]:
     return reads, slice(max(-offset, 0), rows - max(offset, 0))
 
 
+def _behind_zeros(rows: torch.Tensor, before: int, size: int) -> torch.Tensor:
+    """Return ``rows`` (rows, 256) behind ``before`` rows of zeros, with zeros behind them.
+
+    A window of ``size`` rows fits at as many places as there are rows, rounded up.
+    """
+    count = rows.shape[0]
+    found = rows.new_empty(_rounded(count) + size - 1, rows.shape[1])
+    found[:before] = 0.0
+    found[before : before + count] = rows
+    found[before + count :] = 0.0
+    return found
+
+
+def _rounded(rows: int) -> int:
+    return -(-rows // _ROUND) * _ROUND
+
+
+def _convolve(
+    padded: torch.Tensor, factors: list[torch.Tensor], total: torch.Tensor
+) -> torch.Tensor:
+    """Return ``total`` and the products of a window's places with ``factors`` (output, 256)."""
+    for place, factor in enumerate(factors):
+        total = add_product(total, padded[place : place + total.shape[0]], factor)
+    return total
+
+
+def _second_convolutions_by_onednn(
+    hidden: torch.Tensor, kernels: list[torch.Tensor], bias: torch.Tensor
+) -> torch.Tensor:
+    rows = hidden.shape[0]
+    output = torch.empty_like(hidden)
+    for index, (size, left) in enumerate(BRANCHES):
+        padded = _behind_zeros(hidden[:, _branch(index)], left, size)
+        total = bias[_branch(index)].expand(_rounded(rows), -1)
+        factors = [kernel.T for kernel in kernels[index]]
+        output[:, _branch(index)] = _convolve(padded, factors, total.contiguous())[:rows]
+    return output.relu_().add_(hidden)
+
+
 def _second_convolutions(
     hidden: torch.Tensor, kernels: list[torch.Tensor], bias: torch.Tensor
 ) -> torch.Tensor:
+    if onednn_is_faster(hidden, *kernels):
+        return _second_convolutions_by_onednn(hidden, kernels, bias)
     output = bias.expand(hidden.shape[0], -1).contiguous()
     # Kernels of less precision make the products in it; sums stay in that of ``hidden``.
     factors = hidden.to(kernels[0].dtype)
@@ -305,6 +349,31 @@ def _second_convolutions(
     return output.relu_().add_(hidden)
 
 
+def _second_convolutions_backward_by_onednn(
+    grad_hidden: torch.Tensor,
+    grad_convolution: torch.Tensor,
+    hidden: torch.Tensor,
+    kernels: list[torch.Tensor],
+    grad_kernels: list[torch.Tensor | None],
+) -> None:
+    rows = hidden.shape[0]
+    for index, (size, left) in enumerate(BRANCHES):
+        # Backwards the window stands the other way round.
+        behind = size - 1 - left
+        gradient = _behind_zeros(grad_convolution[:, _branch(index)], behind, size)
+        total = hidden.new_zeros(_rounded(rows), BRANCH_WIDTH)
+        found = _convolve(gradient, list(kernels[index].flip(0)), total)
+        grad_hidden[:, _branch(index)] += found[:rows]
+        grad_kernel = grad_kernels[index]
+        if grad_kernel is None:
+            continue
+        padded = _behind_zeros(hidden[:, _branch(index)], left, size)
+        own = gradient[behind : behind + len(total)].T
+        for place in range(size):
+            reads = padded[place : place + len(total)].T
+            grad_kernel[place] = add_product(grad_kernel[place], reads, own)
+
+
 def _second_convolutions_backward(
     grad_hidden: torch.Tensor,
     grad_convolution: torch.Tensor,
@@ -312,6 +381,11 @@ def _second_convolutions_backward(
     kernels: list[torch.Tensor],
     grad_kernels: list[torch.Tensor | None],
 ) -> None:
+    if onednn_is_faster(hidden, *kernels):
+        _second_convolutions_backward_by_onednn(
+            grad_hidden, grad_convolution, hidden, kernels, grad_kernels
+        )
+        return
     for index, (size, left) in enumerate(BRANCHES):
         grad_kernel = grad_kernels[index]
         target, source = grad_hidden[:, _branch(index)], hidden[:, _branch(index)]

@@ -140,6 +140,12 @@ class _Group:
     kept: torch.Tensor | None = None
     mask: torch.Tensor | None = None
 
+    @property
+    def empty(self) -> torch.Tensor:
+        """Which padded places hold no token, shape (size * longest,)."""
+        assert self.mask is not None
+        return ~self.mask.flatten()
+
 
 class GroupedAttention:
     """Padded attention in groups of texts of about the same length.
@@ -160,11 +166,17 @@ class GroupedAttention:
         bias: Bias | None = None,
     ) -> torch.Tensor:
         """Return shape (tokens, heads * width)."""
+        dtype = query.dtype
+        if query.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16):
+            # PyTorch's kernel for a CPU is several times as slow in 16 bits.
+            query, key, value = query.float(), key.float(), value.float()
+        sizes = [group.rows.stop - group.rows.start for group in self._groups]
+        three = [torch.split_with_sizes(tensor, sizes) for tensor in (query, key, value)]
         parts = [
-            _attend(group, query[group.rows], key[group.rows], value[group.rows], window, bias)
-            for group in self._groups
+            _attend(group, own_query, own_key, own_value, window, bias)
+            for group, own_query, own_key, own_value in zip(self._groups, *three, strict=True)
         ]
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        return (torch.cat(parts) if len(parts) != 1 else parts[0]).to(dtype)
 
 
 def _groups(layout: TextLayout) -> Iterator[_Group]:
@@ -208,7 +220,7 @@ def _attend(
     heads, width = query.shape[1:]
 
     def padded(tensor: torch.Tensor) -> torch.Tensor:
-        whole = tensor if group.gather is None else tensor.index_select(0, group.gather)
+        whole: torch.Tensor = tensor if group.gather is None else _Pad.apply(tensor, group)  # type: ignore[no-untyped-call]
         return whole.view(group.size, group.longest, heads, width).transpose(1, 2)
 
     found = functional.scaled_dot_product_attention(
@@ -218,7 +230,37 @@ def _attend(
         attn_mask=_mask(group, query, window, bias),
     )
     flat = found.transpose(1, 2).reshape(group.size * group.longest, heads * width)
-    return flat if group.kept is None else flat.index_select(0, group.kept)
+    unpadded: torch.Tensor = flat if group.kept is None else _Unpad.apply(flat, group)  # type: ignore[no-untyped-call]
+    return unpadded
+
+
+class _Pad(torch.autograd.Function):
+    """From a group's flat rows to its padded places; what is at a place without a token is lost."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, group: _Group) -> torch.Tensor:
+        ctx.group = group
+        return rows.index_select(0, group.gather)  # type: ignore[arg-type]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        # Nothing has looked at such a place, so that no gradient comes from there.
+        return _Unpad.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]
+
+
+class _Unpad(torch.autograd.Function):
+    """From a group's padded places to its flat rows."""
+
+    @staticmethod
+    def forward(ctx: Any, places: torch.Tensor, group: _Group) -> torch.Tensor:
+        ctx.group = group
+        return places.index_select(0, group.kept)  # type: ignore[arg-type]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        padded: torch.Tensor = _Pad.apply(gradient, ctx.group)  # type: ignore[no-untyped-call]
+        empty = ctx.group.empty.view(-1, *[1] * (padded.dim() - 1))
+        return padded.masked_fill(empty, 0.0), None
 
 
 def _mask(

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from clrelkt.encoders.fused_layers import FusedLayers
+from clrelkt.encoders.products import linear
 from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
 from clrelkt.encoders.working_copies import WorkingCopies
 
@@ -224,7 +225,7 @@ def _projected(
         )
         return query, key, value
     # One product instead of three.
-    found = functional.linear(states, joined, weights.joined(three[0].bias))
+    found = linear(states, joined, weights.joined(three[0].bias))
     query, key, value = found.view(len(states), 3, heads, -1).unbind(1)
     return query, key, value
 
@@ -238,7 +239,7 @@ def _feed_forward(states: torch.Tensor, layer: Any, weights: WorkingCopies) -> t
 
 def _linear(states: torch.Tensor, layer: Any, weights: WorkingCopies) -> torch.Tensor:
     bias = None if layer.bias is None else weights(layer.bias)
-    return functional.linear(states, weights(layer.weight), bias)
+    return linear(states, weights(layer.weight), bias)
 
 
 def _add_norm(
