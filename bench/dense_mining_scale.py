@@ -379,29 +379,6 @@ def run(
     return largest, peak
 
 
-def compare_ways(bench: Bench, screen: Any, data: Data) -> None:
-    """Mine with torch's operations behind the screen and with kernels: the same, how fast."""
-    for label, settings in (
-        ("nearest", NEAREST),
-        ("random", RANDOM),
-        ("4 + 4, filtered", FILTERED),
-    ):
-        found: dict[bool, torch.Tensor] = {}
-        for large._IN_KERNELS in (False, True):
-
-            def work(
-                settings: DenseMining = settings, found: dict[bool, torch.Tensor] = found
-            ) -> dict[str, Any]:
-                mined = found[large._IN_KERNELS] = data.mine(settings, screen)
-                rounds = 3 if large._IN_KERNELS else 1
-                times = [bench.timed(lambda: data.mine(settings, screen)) for _ in range(rounds)]
-                same = False in found and torch.equal(mined, found[False])
-                return {"seconds": times} | ({"same": same} if large._IN_KERNELS else {})
-
-            name = "in kernels" if large._IN_KERNELS else "torch's operations"
-            bench.attempt("way", f"{label}, {name}", work)
-
-
 def compare_cuts(bench: Bench, screen: Any, data: Data) -> None:
     """Try other numbers of pairs at once, and other first and following segments."""
     from clrelkt.mining import weighing
@@ -451,8 +428,6 @@ def compare_screens(bench: Bench, asked: int, count: int) -> None:
 def show_profile(bench: Bench, screen: Any, asked: int, count: int) -> None:
     """Print where the time of mining goes: by phase with the GPU awaited, then by kernel."""
     data = Data.made(asked, count, bench.device)
-    if bench.device.type == "cuda":
-        compare_ways(bench, screen, data)
     for label, settings in (("nearest", NEAREST), ("4 + 4, filtered", FILTERED)):
 
         def work(settings: DenseMining = settings) -> dict[str, Any]:

@@ -33,8 +33,6 @@ __all__ = ["LargeMiner", "ScreenName", "check_vectors", "full_precision", "memor
 ScreenName = Literal["auto", "plain", "two-pass", "fused"]
 """How scores are looked at: ``fused`` and ``two-pass`` are Triton kernels for a GPU."""
 
-# Whether Triton's screens leave all that follows to kernels too; otherwise to torch's operations.
-_IN_KERNELS = True
 _FIRST = 512
 _GROWTH = 4
 _BLOCK = 2**22
@@ -158,7 +156,7 @@ class LargeMiner:
         self._budget = _GPU_BLOCK if self._device.type == "cuda" else _BLOCK
         self._screen = _screen(screen, self._device)
         self._compiled = not isinstance(self._screen, PlainScreen)
-        self._kernels = self._compiled and _IN_KERNELS and _kept_in_registers(settings)
+        self._kernels = self._compiled and _kept_in_registers(settings)
         self._slices = list(self._cut(memory))
         self._resident = self._load(self._slices[0]) if len(self._slices) == 1 else None
 
