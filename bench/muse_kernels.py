@@ -31,7 +31,7 @@ PRODUCTS = [
     replace(NOW, rows=rows, depth=depth, warps=warps, stages=stages)
     for rows, depth, warps, stages in ((128, 64, 8, 3), (128, 32, 8, 4))
 ]
-LINES = [replace(NOW, lines=lines) for lines in (8, 4, 16)]
+LINES = [replace(NOW, lines=lines) for lines in (2, 8)]
 GRADIENT_CUTS = [replace(NOW, span=span) for span in (32, 64, 256)]
 SUMS = [
     replace(NOW, sum_lines=lines, sum_places=places, sum_warps=warps)

@@ -51,7 +51,7 @@ class Tiles:
     depth: int = 64
     warps: int = 8
     stages: int = 4
-    lines: int = 8
+    lines: int = 4
     span: int = 128
     sum_lines: int = 4
     sum_places: int = 1
