@@ -337,11 +337,23 @@ def measure_training(
         )
         return found
 
-    for number in range(arguments.rounds):
+    def is_time(runs: int) -> bool:
+        """Whether the first process has time for so many more runs; all hear the same."""
+        found = bool(group.same(together.clock.left - after(arguments) > runs * longest))
+        if not found:
+            together.say("the rest of training is left out for want of time")
+        return found
+
+    def one_round(number: int) -> None:
         run(f"alone/{number}", batch, alone=True)
         run(f"same batch/{number}", batch, alone=False)
         run(f"same a GPU/{number}", batch * group.size, alone=False)
-    run("a share alone", batch // group.size, alone=True, epochs=-(-epochs // 4))
+
+    began = time.time()
+    one_round(0)
+    longest = (time.time() - began) / 2
+    if not is_time(2):
+        return
     weights = [numbers_of(trainer.start())] if group.first else []
     again = partial(
         run,
@@ -355,15 +367,31 @@ def measure_training(
     if group.first:
         start, alone, several = weights
         keep("weights", float((alone - several).norm() / (alone - start).norm()))
+    if not is_time(1):
+        return
+    run("a share alone", batch // group.size, alone=True, epochs=-(-epochs // 4))
+    for number in range(1, arguments.rounds):
+        if not is_time(3):
+            return
+        one_round(number)
     before = gradients._BUCKET_NUMBERS
     for numbers in arguments.buckets:
+        if not is_time(1):
+            return
         gradients._BUCKET_NUMBERS = numbers
         run(f"buckets of {numbers}", batch, alone=False)
     gradients._BUCKET_NUMBERS = before
     for layers in arguments.layers:
+        if not is_time(2):
+            return
         fused_layers._AT_ONCE = layers
         run(f"{layers} layers at once, alone", batch, alone=True)
         run(f"{layers} layers at once, together", batch, alone=False)
+
+
+def after(arguments: argparse.Namespace) -> float:
+    """Return the seconds that what comes after training may take."""
+    return 5.0 + 10.0 * len({"encoding", "mining"} & {*arguments.parts})
 
 
 def measure_processes(
@@ -472,10 +500,8 @@ def start_workers(bench: Bench, file: Path) -> subprocess.Popen[bytes]:
 
 def finish_workers(bench: Bench, workers: subprocess.Popen[bytes], file: Path) -> dict[str, Any]:
     """Return what was found, even where the processes failed or took too long."""
-    # What comes after it needs some seconds too.
-    patience = max(
-        5.0, bench.clock.left - 10 * len({"encoding", "mining"} & {*bench.arguments.parts})
-    )
+    # They watch the clock themselves; a run that does not end must not take what comes after it.
+    patience = max(5.0, bench.clock.left - after(bench.arguments) + 5.0)
     with bench.part("the run in several processes"):
         try:
             status = workers.wait(timeout=patience)
