@@ -138,13 +138,17 @@ class FusedLayers:
             and config.intermediate_size % _ALIGNED == 0
         )
         found = [_parameters(layer) for layer in model.encoder.layer]
-        alike = all(part.dtype == torch.float32 for own in found for part in own)
-        return cls(found, heads, config.layer_norm_eps) if fits and found and alike else None
+        return cls(found, heads, config.layer_norm_eps) if fits and found else None
 
     def can_run(self, layout: TextLayout) -> bool:
         """Whether there are kernels where ``layout`` lies, and its texts are short enough."""
         device = layout.lengths.device
-        return device.type == "cuda" and layout.longest <= _LONGEST and has_kernels(device)
+        return (
+            device.type == "cuda"
+            and layout.longest <= _LONGEST
+            and self._parameters[0].query.dtype == torch.float32
+            and has_kernels(device)
+        )
 
     def __call__(
         self, states: torch.Tensor, spans: Spans, tiles: LayerTiles | None = None
