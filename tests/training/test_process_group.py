@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clrelkt.encoders import load_encoder
+from clrelkt.encoders.muse import MuseEncoder
 from clrelkt.encoders.tensors import read_tensors
 from clrelkt.training import Recipe, Run
 from clrelkt.training.process_group import balanced_shares
@@ -76,8 +77,12 @@ STAGES = ("warm-up", "teacher")
 """The student's first gradients are nothing but rounding, which Adam makes as large as any."""
 
 
-def assert_same_run(folder: Path, alone: Path) -> None:
-    """Compare a run of two stages with the one that ran through alone, but for rounding."""
+def assert_same_run(folder: Path, alone: Path, start: MuseEncoder) -> None:
+    """Compare a run of two stages with the one that ran through alone, but for rounding.
+
+    Adam makes the rounding of a gradient that is nearly nothing into a step: a parameter as a whole
+    may be off by a small share of the way that it went from ``start``.
+    """
     mine = read_log(folder)
     others = [record for record in read_log(alone) if record["stage"] in STAGES]
     for one, expected in zip(mine, others, strict=True):
@@ -88,8 +93,10 @@ def assert_same_run(folder: Path, alone: Path) -> None:
     for stage in STAGES:
         trained = load_encoder(folder / "encoders" / stage)
         expected = dict(load_encoder(alone / "encoders" / stage).named_parameters())
+        before = dict(start.named_parameters())
         for name, parameter in trained.named_parameters():
-            torch.testing.assert_close(parameter, expected[name], rtol=0, atol=1e-4)
+            way = (expected[name] - before[name]).norm()
+            assert (parameter - expected[name]).norm() <= 5e-3 * way, f"{stage}, {name}"
     # A report is what the command adds to the run itself.
     names = {path.name for path in folder.iterdir()} - {"report.html"}
     assert names == {path.name for path in alone.iterdir()}
@@ -103,13 +110,13 @@ def recipe_file(tmp_path: Path, tiny_recipe: Recipe) -> Path:
 
 
 def test_two_processes_train_as_one_does(
-    tmp_path: Path, recipe_file: Path, finished_run: Run
+    tmp_path: Path, recipe_file: Path, finished_run: Run, tiny_encoder: MuseEncoder
 ) -> None:
     folder = tmp_path / "two"
     output = finish(*command(recipe_file, folder), "--gpus", "2")
     assert output.count("its encoders: ") == 1, "only the first process shows results"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
-    assert_same_run(folder, finished_run.folder)
+    assert_same_run(folder, finished_run.folder, tiny_encoder)
 
 
 def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
@@ -139,6 +146,7 @@ def test_when_a_process_dies_all_stop_and_one_can_go_on_alone(
     finished_run: Run,
     train_tiny: TrainTiny,
     tiny_recipe: Recipe,
+    tiny_encoder: MuseEncoder,
 ) -> None:
     folder = tmp_path / "two"
     words = [*command(recipe_file, folder), "--gpus", "2", "--checkpoint-seconds", "0"]
@@ -155,7 +163,7 @@ def test_when_a_process_dies_all_stop_and_one_can_go_on_alone(
     )
     wait_until(lambda: not any(map(is_running, workers)))
     train_tiny(folder, tiny_recipe.up_to("teacher"), resume=True)
-    assert_same_run(folder, finished_run.folder)
+    assert_same_run(folder, finished_run.folder, tiny_encoder)
 
 
 def test_an_error_of_one_process_is_shown_once(
