@@ -88,7 +88,8 @@ def export(
     """Write ENCODER in a form that other tools open, and say what that form has kept.
 
     sentence-transformers: a folder that SentenceTransformer opens, with clrelkt or without. onnx,
-    onnx-int8: a graph that onnxruntime runs without PyTorch. safetensors-fp16: clrelkt's own form
+    onnx-int8: a graph that onnxruntime runs without PyTorch. Transformers can be exported to these
+    three, mUSE to all. safetensors-fp16: clrelkt's own form
     in half the size. delta-int8, -int6, -int4: what differs from the published encoder that it
     started from, in so many bits a number. package: such a delta as a Python package, which pip
     builds and installs; --name is then a name that clrelkt knows.
@@ -136,7 +137,7 @@ def export(
     "forms",
     multiple=True,
     type=click.Choice(_FORMS),
-    help="Only this form. Can be given repeatedly. [default: all]",
+    help="Only this form. Can be given repeatedly. [default: all that it can have]",
 )
 @_corpus_option
 @_split_option
@@ -163,9 +164,9 @@ def measure_exports(
 
     from rich.console import Console
 
-    from clrelkt.encoders import load_encoder
+    from clrelkt.encoders import MuseEncoder, load_encoder
     from clrelkt.files import write_json
-    from clrelkt.sharing import EXPORT_FORMS, export_encoder
+    from clrelkt.sharing import EXPORT_FORMS, TRANSFORMER_FORMS, export_encoder
     from clrelkt.sharing.tables import exports_table
     from clrelkt.training.environment import describe_environment
 
@@ -173,7 +174,8 @@ def measure_exports(
     checker = _checker(loaded, corpus, split)
     checks = []
     with tempfile.TemporaryDirectory() as scratch:
-        for form in forms or EXPORT_FORMS:
+        own = EXPORT_FORMS if isinstance(loaded, MuseEncoder) else TRANSFORMER_FORMS
+        for form in forms or own:
             folder = Path(scratch) / form
             export_encoder(loaded, folder, form)
             checks.append(_checked(checker, folder, form))

@@ -39,7 +39,7 @@ from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
 from clrelkt.encoders.working_copies import WorkingCopies
 from clrelkt.errors import EncoderError
 
-__all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit"]
+__all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit", "cut_passages"]
 
 _CPU_BATCH_TOKENS = 8_192
 _GPU_BATCH_TOKENS = 131_072
@@ -383,7 +383,7 @@ class TransformerEncoder(nn.Module):
         limit = self.tokenizer.max_length
         if lengths.max() <= limit:
             return self._vectors(batch, lengths)
-        passages, counts = _passages(batch, lengths, self.tokenizer.marks, limit)
+        passages, counts = cut_passages(batch, lengths, self.tokenizer.marks, limit)
         vectors = self._vectors(passages, passages.host_lengths.numpy())
         weighted = vectors * passages.lengths.to(vectors.device).unsqueeze(1)
         summed = torch.segment_reduce(
@@ -412,7 +412,7 @@ class TransformerEncoder(nn.Module):
         return self._budgets[kind]
 
 
-def _passages(
+def cut_passages(
     batch: RaggedBatch, lengths: np.ndarray, marks: Marks, limit: int
 ) -> tuple[RaggedBatch, torch.Tensor]:
     """Return the passages of all texts, and how many each text has, shape (texts,).

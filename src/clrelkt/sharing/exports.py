@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,24 @@ from clrelkt.encoders.description import DESCRIPTION_FILE
 from clrelkt.encoders.muse_onnx import OnnxWeights, muse_graph
 from clrelkt.encoders.protocol import Encoder, TextKind
 from clrelkt.encoders.storage import save_muse
+from clrelkt.encoders.transformer import TransformerEncoder
 from clrelkt.errors import EncoderError, MissingExtraError, StorageError
 from clrelkt.files import atomic_folder, storage_errors, write_json, write_text
 from clrelkt.sharing.onnx_encoder import GRAPH_FILE, PIECES_FILE, OnnxEncoder
+from clrelkt.sharing.transformer_onnx import KIND, TransformerOnnxEncoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["CARD_FILE", "EXPORT_FORMS", "ExportForm", "export_encoder", "open_export"]
+__all__ = [
+    "CARD_FILE",
+    "EXPORT_FORMS",
+    "TRANSFORMER_FORMS",
+    "ExportForm",
+    "export_encoder",
+    "open_export",
+    "open_onnx",
+]
 
 ExportForm = Literal[
     "sentence-transformers",
@@ -42,7 +53,13 @@ ExportForm = Literal[
   number; small enough to travel in a package.
 """
 
+TRANSFORMER_FORMS: tuple[ExportForm, ...] = ("sentence-transformers", "onnx", "onnx-int8")
+"""What a transformer can be exported to."""
+
 CARD_FILE = "README.md"
+_GRAPHS: Mapping[ExportForm, OnnxWeights] = MappingProxyType(
+    {"onnx": "float32", "onnx-int8": "int8"}
+)
 _MODULE_FILE = Path(__file__).with_name("muse_module.py")
 
 
@@ -61,12 +78,17 @@ def export_encoder(
     _refuse_other_content(folder)
     if isinstance(encoder, MuseEncoder):
         _WRITERS[form](encoder, folder)
+    elif isinstance(encoder, TransformerEncoder) and form in _GRAPHS:
+        from clrelkt.sharing.transformer_graph import write_transformer_onnx
+
+        write_transformer_onnx(encoder, folder, _GRAPHS[form], card=card)
+        return  # Its card says how the graph is run.
     elif form == "sentence-transformers":
         encoder.save(folder)  # A transformer's own form.
     else:
         raise EncoderError(
             f"{encoder.name} cannot be exported to {form}, which is for mUSE; transformers can to "
-            "sentence-transformers"
+            f"{', '.join(TRANSFORMER_FORMS)}"
         )
     if card is not None:
         write_text(folder / CARD_FILE, card)
@@ -79,11 +101,27 @@ def open_export(folder: Path, form: ExportForm) -> Encoder:
         EncoderError: the folder is no such export.
         MissingExtraError: the tool is not installed.
     """
-    if form in ("onnx", "onnx-int8"):
-        return OnnxEncoder.open(folder)
+    if form in _GRAPHS:
+        return open_onnx(folder)
     if form == "sentence-transformers":
         return _OpenedElsewhere(load_encoder(folder), _sentence_transformer(folder))
     return load_encoder(folder)
+
+
+def open_onnx(folder: Path, *, threads: int | None = None) -> Encoder:
+    """Open the ONNX export of mUSE or of a transformer; ``threads`` as with ``OnnxEncoder``.
+
+    Raises:
+        EncoderError: the folder is no such export.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    try:
+        found = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None  # OnnxEncoder tells what is wrong.
+    if isinstance(found, dict) and found.get("kind") == KIND:
+        return TransformerOnnxEncoder.open(folder, threads=threads)
+    return OnnxEncoder.open(folder, threads=threads)
 
 
 def _refuse_other_content(folder: Path) -> None:

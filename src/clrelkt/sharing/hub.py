@@ -20,7 +20,16 @@ from clrelkt.files import atomic_folder, storage_errors
 
 __all__ = ["SAFE_FILES", "pull", "push"]
 
-SAFE_FILES = ("*.json", "*.md", "*.model", "*.onnx", "*.safetensors", "*.spm", "*.txt")
+SAFE_FILES = (
+    "*.json",
+    "*.md",
+    "*.model",
+    "*.onnx",
+    "*.onnx.data",
+    "*.safetensors",
+    "*.spm",
+    "*.txt",
+)
 """What ``pull`` takes: files that cannot carry code."""
 
 
