@@ -219,10 +219,11 @@ def test_folders_that_are_no_export(exported: tuple[Any, Path], tmp_path: Path) 
         open_onnx(tmp_path)
     with pytest.raises(EncoderError, match="is no exported ONNX encoder"):
         OnnxEncoder.open(exported[1])
-    with pytest.raises(EncoderError, match="transformer-onnx"):
+    with pytest.raises(EncoderError, match=r"transformer-onnx.*open_onnx opens exported"):
         load_encoder(exported[1])
     description = json.loads((exported[1] / "clrelkt.json").read_text("utf-8"))
     assert description["max_length"] == MAX_LENGTH
+    assert description["graph_bytes"] == (exported[1] / "model.onnx").stat().st_size
     assert description["prompts"] == {"question": "query: ", "passage": "passage: "}
     for change in ({"dimension": 7}, {"max_length": "x"}, {"prompts": {"question": 1}}):
         for path in exported[1].iterdir():
@@ -243,3 +244,18 @@ def test_the_command_checks_the_graph(tmp_path: Path, capsys: pytest.CaptureFixt
     assert record["least_cosine"] > 0.99999
     for both in record["means"].values():
         assert both["original"] == both["export"]
+
+
+def test_measure_exports_takes_what_a_transformer_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_model(tmp_path / "model", "bert")
+    with pytest.raises(SystemExit) as ended:
+        main(["measure", "exports", str(model), "--to", "onnx", "--to", "onnx-int8", "--json"])
+    captured = capsys.readouterr()
+    assert ended.value.code == 0, captured.err
+    rows = json.loads(captured.out)["exports"]
+    assert [row["form"] for row in rows] == ["onnx", "onnx-int8"]
+    assert rows[0]["least_cosine"] > 0.99999
+    assert 0.99 < rows[1]["least_cosine"] < 1
+    assert rows[1]["megabytes"] < rows[0]["megabytes"]

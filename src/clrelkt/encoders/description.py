@@ -99,7 +99,9 @@ def read_description(folder: Path) -> dict[str, Any]:
                 f"{path}: {key} is {description.get(key)!r}, expected a {kind.__name__}"
             )
     if description["kind"] not in KINDS:
-        raise EncoderError(f"{path}: kind {description['kind']!r} is not known here")
+        graph = description["kind"].endswith("-onnx")
+        advice = "; clrelkt.sharing.open_onnx opens exported graphs" if graph else ""
+        raise EncoderError(f"{path}: kind {description['kind']!r} is not known here{advice}")
     if description["form"] not in get_args(SaveForm):
         raise EncoderError(
             f"{path}: form {description['form']!r}, expected one of {', '.join(get_args(SaveForm))}"

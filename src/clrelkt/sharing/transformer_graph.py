@@ -107,6 +107,8 @@ def write_transformer_onnx(
         _compare(encoder, target)
         if form == "int8":
             _quantise(target)
+        sized = _description(encoder, form) | {"graph_bytes": _graph_bytes(target)}
+        write_json(target / DESCRIPTION_FILE, sized)
         own = _card(encoder, target, form)
         write_text(target / _CARD_FILE, own if card is None else f"{card.rstrip()}\n\n{own}")
 
@@ -297,14 +299,18 @@ def _description(encoder: TransformerEncoder, form: GraphForm) -> dict[str, obje
     }
 
 
+def _graph_bytes(target: Path) -> int:
+    files = (target / GRAPH_FILE, target / _DATA_FILE)
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def _card(encoder: TransformerEncoder, target: Path, form: GraphForm) -> str:
-    graphs = (target / GRAPH_FILE, target / _DATA_FILE)
     return _CARD.format(
         weights=encoder.weights,
         family=_family(encoder),
         precision="weights in 8 bits" if form == "int8" else "float32",
         graph=GRAPH_FILE,
-        megabytes=sum(path.stat().st_size for path in graphs if path.is_file()) / 1e6,
+        megabytes=_graph_bytes(target) / 1e6,
         dimension=encoder.dimension,
         pooling=", ".join(encoder.network.pooling),
         languages=" ".join(sorted(encoder.languages)) or "not known",
