@@ -51,6 +51,12 @@ def test_a_later_row_of_the_same_work_and_hardware_counts(tmp_path: Path) -> Non
     assert read.rows == merged.rows
 
 
+def test_a_command_names_files_but_no_folders(tmp_path: Path) -> None:
+    told = row() | {"command": "python bench/x.py --device cuda --row /some/where/row.json"}
+    merged = merge_rows([write(tmp_path / "rows.json", [told])])
+    assert merged.rows[0].command == "python bench/x.py --device cuda --row row.json"
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [

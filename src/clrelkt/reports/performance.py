@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from clrelkt.errors import DataError
@@ -19,7 +20,7 @@ def merge_rows(files: Sequence[Path]) -> Performance:
     """Return the rows of all ``files``, in the order of their work.
 
     A row takes the place of an earlier one of the same work, against the same, on the same
-    hardware.
+    hardware. Of files in its command the names are kept: folders are those of some machine.
 
     Raises:
         DataError: a file cannot be read, or holds something else.
@@ -31,8 +32,16 @@ def merge_rows(files: Sequence[Path]) -> Performance:
             raise DataError(
                 f"{file}: no rows of a benchmark; expected what --row of a script in bench writes"
             )
-        rows |= {(row.work, row.against, row.hardware): row for row in found.rows}
+        for row in found.rows:
+            own = replace(row, command=_without_folders(row.command))
+            rows[row.work, row.against, row.hardware] = own
     return Performance(name="performance", rows=tuple(rows[key] for key in sorted(rows)))
+
+
+def _without_folders(command: str) -> str:
+    return " ".join(
+        PurePosixPath(word).name if word.startswith("/") else word for word in command.split(" ")
+    )
 
 
 def performance_table(performance: Performance) -> Table:
