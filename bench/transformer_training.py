@@ -48,7 +48,7 @@ Work = Literal["transfer", "contrastive", "triplet"]
 QUESTION, PASSAGE = 16, 152
 WEIGHTS = TransferWeights(question=1.0, document=1.0, document_question=1.0, scale=1000.0)
 MARGIN, TEMPERATURE, RATE = 0.24, 0.05, 2e-5
-WARM_UP = 4
+WARM_UP = 8
 ENDLESS = 10**9
 
 
