@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
-__all__ = ["GRAPH_FILE", "PIECES_FILE", "OnnxEncoder"]
+__all__ = ["GRAPH_FILE", "PIECES_FILE", "OnnxEncoder", "require_onnxruntime", "start_session"]
 
 GRAPH_FILE = "model.onnx"
 PIECES_FILE = "sentencepiece.model"
@@ -52,18 +52,11 @@ class OnnxEncoder:
         from clrelkt.encoders.description import DESCRIPTION_FILE
         from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "onnx") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        require_onnxruntime()
         try:
             description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
             pieces = (folder / PIECES_FILE).read_bytes()
-            session = onnxruntime.InferenceSession(
-                str(folder / GRAPH_FILE), options, providers=["CPUExecutionProvider"]
-            )
+            session = start_session(folder, threads)
             languages, weights = description["languages"], description["weights"]
             if not isinstance(languages, list) or not isinstance(weights, str):
                 raise ValueError("languages and weights expected")
@@ -110,3 +103,22 @@ class OnnxEncoder:
         lengths = np.array([len(text) for text in ids], dtype=np.int64)
         (found,) = self._session.run(None, {"token_ids": flat, "lengths": lengths})
         return np.asarray(found)
+
+
+def require_onnxruntime() -> None:
+    """Raise MissingExtraError where onnxruntime is not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnx") from error
+
+
+def start_session(folder: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    """Open the graph of ``folder`` on the CPU; whatever onnxruntime raises is passed on."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    return onnxruntime.InferenceSession(
+        str(folder / GRAPH_FILE), options, providers=["CPUExecutionProvider"]
+    )

@@ -14,7 +14,7 @@ from clrelkt.encoders.description import DESCRIPTION_FILE
 from clrelkt.encoders.protocol import TextKind
 from clrelkt.errors import EncoderError, MissingExtraError
 from clrelkt.progress import progress_bar
-from clrelkt.sharing.onnx_encoder import GRAPH_FILE
+from clrelkt.sharing.onnx_encoder import require_onnxruntime, start_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -91,27 +91,20 @@ class TransformerOnnxEncoder:
             MissingExtraError: onnxruntime or transformers (its tokenizers) is not installed.
             EncoderError: the folder is no such export.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "onnx") from error
+        require_onnxruntime()
         try:
             from transformers import PreTrainedTokenizerFast
         except ImportError as error:
             raise MissingExtraError("transformers", "transformers") from error
         from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
         try:
             description = _Description.read(folder)
             source: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
                 tokenizer_file=str(folder / TOKENIZER_FILE)
             )
             tokenizer = TransformerTokenizer.of(source, description.max_length)
-            session = onnxruntime.InferenceSession(
-                str(folder / GRAPH_FILE), options, providers=["CPUExecutionProvider"]
-            )
+            session = start_session(folder, threads)
             (output,) = session.get_outputs()
             if output.shape[-1] != description.dimension:
                 raise ValueError(
