@@ -15,12 +15,17 @@ __all__ = ["progress_bar", "quiet_transformers", "stage_bar"]
 
 
 @contextmanager
-def progress_bar(label: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    label: str, *, total: int | None, unit: str, shown: bool = True
+) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; call what it yields with the number of units done.
 
     ``total`` is None where nobody knows how many there will be.
-    Nothing is drawn where standard error is not a terminal.
+    Nothing is drawn where standard error is not a terminal, or the bar is not to be ``shown``.
     """
+    if not shown:
+        yield lambda done: None
+        return
     with _bar(unit) as bar:
         task = bar.add_task(label, total=total, note="")
         yield lambda done: bar.advance(task, done)

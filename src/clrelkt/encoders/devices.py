@@ -8,7 +8,6 @@ import math
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from clrelkt.encoders.protocol import Encoder, TextKind, TrainableEncoder
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.triton_kernels import on_device
 from clrelkt.errors import SettingsError
+from clrelkt.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,14 +120,8 @@ class MultiDeviceEncoder:
                     vectors[piece] = own.encode(texts[piece], kind)
                     advance(piece.stop - piece.start)
 
-        with ExitStack() as stack:
-            advance: Callable[[int], None] = lambda done: None  # noqa: E731
-            if progress:
-                from clrelkt.progress import progress_bar
-
-                bar = progress_bar("encoding", total=len(texts), unit="texts")
-                advance = stack.enter_context(bar)
-            pool = stack.enter_context(ThreadPoolExecutor(len(self._copies)))
+        bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
+        with bar as advance, ThreadPoolExecutor(len(self._copies)) as pool:
             for done in [pool.submit(work, own, advance) for own in self._copies]:
                 done.result()
         return vectors

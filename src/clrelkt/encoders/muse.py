@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +30,7 @@ from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError
+from clrelkt.progress import progress_bar
 
 __all__ = ["LAYER_NORM_EPSILON", "MUSE_LANGUAGES", "EncoderIdentity", "MuseEncoder", "MuseNetwork"]
 
@@ -274,7 +274,8 @@ class MuseEncoder(nn.Module):
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         on_cpu = self.device.type == "cpu"
         budget = TokenBudget(_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
-        with _progress(len(texts), progress) as advance, Arrivals(vectors) as arrivals:
+        bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
+        with bar as advance, Arrivals(vectors) as arrivals:
             for start, batch in tokenized_ahead(self, texts, kind):
                 for run, found in budget.encode(batch, self._encode_part):
                     arrivals.expect(slice(start + run.start, start + run.stop), found)
@@ -422,14 +423,3 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
     dtypes = {str(tensor.dtype) for tensor in tensors.values()}
     if len(dtypes) > 1:
         raise EncoderError(f"not mUSE's tensors: of several kinds ({', '.join(sorted(dtypes))})")
-
-
-@contextlib.contextmanager
-def _progress(texts: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda done: None
-        return
-    from clrelkt.progress import progress_bar
-
-    with progress_bar("encoding", total=texts, unit="texts") as advance:
-        yield advance

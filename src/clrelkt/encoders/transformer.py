@@ -6,9 +6,8 @@ import copy
 import dataclasses
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +37,7 @@ from clrelkt.encoders.runs import vectors_in_runs
 from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
 from clrelkt.encoders.working_copies import WorkingCopies
 from clrelkt.errors import EncoderError
+from clrelkt.progress import progress_bar
 
 __all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit", "cut_passages"]
 
@@ -283,7 +283,8 @@ class TransformerEncoder(nn.Module):
         def tokenised(start: int) -> RaggedBatch:
             return self.tokenize(texts[start : start + _CHUNK_TEXTS], kind)
 
-        with ThreadPoolExecutor(_TOKENIZING) as pool, _advance(len(texts), progress) as advance:
+        bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
+        with ThreadPoolExecutor(_TOKENIZING) as pool, bar as advance:
             ahead = deque(pool.submit(tokenised, start) for start in starts[:_AHEAD])
             pending: tuple[int, _OnItsWay] | None = None
             for number, start in enumerate(starts):
@@ -475,14 +476,3 @@ def _store(vectors: np.ndarray, start: int, coming: _OnItsWay) -> int:
     found = coming.wait()
     vectors[start : start + len(found)] = found
     return len(found)
-
-
-@contextmanager
-def _advance(texts: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda done: None
-        return
-    from clrelkt.progress import progress_bar
-
-    with progress_bar("encoding", total=texts, unit="texts") as advance:
-        yield advance

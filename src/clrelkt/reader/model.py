@@ -117,7 +117,8 @@ class Reader:
         # Windows of like length together: little is padded.
         order = sorted(range(len(windows)), key=lambda number: -len(windows[number]))
         size = self.settings.batch
-        with _bar(len(windows), progress) as advance:
+        bar = progress_bar("reading", total=len(windows), unit="windows", shown=progress)
+        with bar as advance:
             for at in range(0, len(order), size):
                 batch = [windows[number] for number in order[at : at + size]]
                 output = self.model(**padded(self.tokenizer, batch, self.model.device))
@@ -126,14 +127,6 @@ class Reader:
                     length = len(window)
                     yield WindowScores(window, starts[row, :length], ends[row, :length])
                 advance(len(batch))
-
-
-def _bar(total: int, shown: bool) -> Any:
-    from contextlib import nullcontext
-
-    if not shown:
-        return nullcontext(lambda done: None)
-    return progress_bar("reading", total=total, unit="windows")
 
 
 def _numpy(logits: torch.Tensor) -> np.ndarray:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,9 @@ def publish(
     blocks = {int(segment.name): segment.block for segment in segments}
     file = None
     try:
-        with _bar(store, sum(map(len, segments)), progress) as advance:
+        label = store if is_faiss(store) else "to Milvus"
+        total, shown = sum(map(len, segments)), progress and store != "exact"
+        with progress_bar(label, total=total, unit="vectors", shown=shown) as advance:
             if is_faiss(store):
                 file = _faiss_file(folder, before, states, store, list(blocks.values()), advance)
             elif store != "exact":
@@ -87,13 +88,3 @@ def _faiss_file(
     assert is_faiss(store)
     write_faiss(folder.stores / file, store, blocks, start=start, advance=advance)
     return file
-
-
-@contextmanager
-def _bar(store: str, rows: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if store == "exact" or not shown:
-        yield lambda done: None
-        return
-    label = store if is_faiss(store) else "to Milvus"
-    with progress_bar(label, total=rows, unit="vectors") as advance:
-        yield advance

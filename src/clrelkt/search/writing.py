@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -145,12 +145,8 @@ class IndexWriter:
         cut = _ahead(self._cut_batches(self._skip(documents)), "cutting")
         # One batch is cut and another written while the encoder works on the one between.
         batches = _ahead(map(self._encoded, cut), "encoding")
-        bar = progress_bar("indexing", total=None, unit="passages")
-        with (
-            bar if self._progress else nullcontext(lambda done: None) as advance,
-            closing(cut),
-            closing(batches),
-        ):
+        bar = progress_bar("indexing", total=None, unit="passages", shown=self._progress)
+        with bar as advance, closing(cut), closing(batches):
             while self._write_segment(batches, present, own, advance):
                 pass
 

@@ -87,13 +87,9 @@ class OnnxEncoder:
         ids = self._tokenizer(texts)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         lengths = [len(text) for text in ids]
-        runs = list(token_budget_slices(lengths, _BATCH_TOKENS))
-        if not progress:
-            for run in runs:
-                vectors[run] = self._run(ids[run])
-            return vectors
-        with progress_bar("encoding", total=len(texts), unit="texts") as advance:
-            for run in runs:
+        bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
+        with bar as advance:
+            for run in token_budget_slices(lengths, _BATCH_TOKENS):
                 vectors[run] = self._run(ids[run])
                 advance(run.stop - run.start)
         return vectors

@@ -134,20 +134,13 @@ class TransformerOnnxEncoder:
     ) -> np.ndarray:
         """Return unit vectors, shape (texts, dimension), float32."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        starts = range(0, len(texts), _CHUNK_TEXTS)
-        if not progress:
-            for start in starts:
-                self._store(vectors, texts, start, kind)
-            return vectors
-        with progress_bar("encoding", total=len(texts), unit="texts") as advance:
-            for start in starts:
-                advance(self._store(vectors, texts, start, kind))
+        bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
+        with bar as advance:
+            for start in range(0, len(texts), _CHUNK_TEXTS):
+                chunk = texts[start : start + _CHUNK_TEXTS]
+                vectors[start : start + len(chunk)] = self._any_length(chunk, kind)
+                advance(len(chunk))
         return vectors
-
-    def _store(self, vectors: np.ndarray, texts: Sequence[str], start: int, kind: TextKind) -> int:
-        chunk = texts[start : start + _CHUNK_TEXTS]
-        vectors[start : start + len(chunk)] = self._any_length(chunk, kind)
-        return len(chunk)
 
     def _any_length(self, texts: Sequence[str], kind: TextKind) -> np.ndarray:
         from clrelkt.encoders.transformer import cut_passages

@@ -8,7 +8,6 @@ everything that other languages use frozen: what the encoder knew, it knows as b
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -435,10 +434,8 @@ def _refine(
         ],
     )
     steps = wanted.epochs * math.ceil(len(pairs) / wanted.batch)
-    with contextlib.ExitStack() as stack:
-        shown = progress and steps
-        bar = progress_bar("refining", total=steps, unit="steps")
-        advance = stack.enter_context(bar) if shown else lambda done: None
+    shown = progress and steps > 0
+    with progress_bar("refining", total=steps, unit="steps", shown=shown) as advance:
         return refine(start, trained, pairs, kept, wanted, seed=seed, advance=advance)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +71,9 @@ def run_processes(tasks: Sequence[Task], jobs: int, say: Say | None = None) -> N
             task.settings.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(task.recipe_file, task.recipe.to_json())
     tell = say or (lambda line: None)
-    bar = progress_bar("runs", total=len(tasks), unit="runs")
     shown = tasks[0].settings.progress
-    with (
-        bar if shown else nullcontext(lambda done: None) as advance,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
+    bar = progress_bar("runs", total=len(tasks), unit="runs", shown=shown)
+    with bar as advance, ThreadPoolExecutor(jobs) as pool:
 
         def run(task: Task) -> str | None:
             place = free.get()
