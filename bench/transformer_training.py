@@ -40,6 +40,7 @@ from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.process_group import ProcessGroup
 from clrelkt.training.recipe import DevSettings, Optimisation, Stage, Transfer
 from harness import DisagreementError
+from kernel_times import show_kernels
 from made_transformer import SHAPES, MadeTexts, Shape, made_words, save_made_model
 from rows import Row, write_rows
 
@@ -427,6 +428,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device")
     parser.add_argument("--no-profile", action="store_true")
+    parser.add_argument("--profile-ours", action="store_true", help="print our kernels' times too")
     parser.add_argument("--row", type=Path, help="write the table's rows to this JSON file")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -461,6 +463,9 @@ def compare(
     if not arguments.no_profile:
         few = replace(job, steps=3)
         peer(few, folder, workers=arguments.workers, profiled=True)
+    if arguments.profile_ours:
+        ours(job, encoder)
+        show_kernels(lambda: ours(job, encoder), WARM_UP + job.steps)
     sides = []
     for number in range(arguments.rounds):
         one = measured(lambda: ours(job, encoder), job.device)
