@@ -4,11 +4,18 @@ Both train the same weights (XLM-R's architecture, made weights, no dropout) on 
 different, with the same loss: questions of 16 tokens, passages of 152. The peer runs at its best:
 fused AdamW, bfloat16, loader workers, nothing logged or saved, teacher vectors in a tensor. Where
 `datasets` is not installed its Trainer cannot run, and its model, collator and loss run in a bare
-loop, which is faster than the Trainer; the output says which. Ours is the loop of a run, with the
-vocabulary of the texts alone. The peer's profile is printed.
+loop, which is faster than the Trainer (`--peer loop` asks for it); the output says which. Ours is
+the loop of a run, with the vocabulary of the texts alone. The peer's profile is printed. A round of
+a few steps of both sides goes before those that count: a process loads its kernels in it.
+
+The peer pads its texts, as it does out of the box. With `--peer-attention unpadded` it computes
+them unpadded, as it does where the package flash-attn is installed; the kernel is PyTorch's own
+FlashAttention 2 (`torch_flash.py`; CUDA and bfloat16).
 
     python bench/transformer_training.py --device cuda --job transfer,256,15,4 \
         --job transfer,16,60,3 --job contrastive,256,15,3.5 --job triplet,256,15,3.5 --row rows.json
+    python bench/transformer_training.py --device cuda --peer-attention unpadded \
+        --job transfer,256,15,1.3 --row unpadded.json
 """
 
 from __future__ import annotations
@@ -20,7 +27,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +51,7 @@ from harness import DisagreementError
 from kernel_times import show_kernels
 from made_transformer import SHAPES, MadeTexts, Shape, made_words, save_made_model
 from rows import Row, write_rows
+from torch_flash import IMPLEMENTATION, TorchFlash
 
 Work = Literal["transfer", "contrastive", "triplet"]
 
@@ -50,7 +59,14 @@ QUESTION, PASSAGE = 16, 152
 WEIGHTS = TransferWeights(question=1.0, document=1.0, document_question=1.0, scale=1000.0)
 MARGIN, TEMPERATURE, RATE = 0.24, 0.05, 2e-5
 WARM_UP = 8
+FEW = 3
 ENDLESS = 10**9
+# The most that losses may differ by (relatively), and vectors by (as a share of their spread). In
+# bfloat16 with XLM-R-base's shape losses were seen to differ by up to .003 and vectors by .024;
+# wrong positions bring vectors to .65, attention across texts to 1.4. On a GPU float32 products may
+# keep 11 bits, two or three more than bfloat16.
+DIFFERENCES = (2e-3, 2e-2)
+LOW_DIFFERENCES = (2e-2, 1e-1)
 
 
 @dataclass(frozen=True)
@@ -207,11 +223,38 @@ def peer_loss(model: Any, job: Job) -> torch.nn.Module:
     return PeerLoss(model, job)
 
 
-def sentence_transformer(folder: Path, device: torch.device) -> Any:
+@dataclass(frozen=True)
+class Peer:
+    """How sentence-transformers runs; ``flash`` are the kernels of unpadded attention, if it is."""
+
+    trainer: bool
+    workers: int
+    flash: TorchFlash | None = None
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        way = "Trainer" if self.trainer else "bare loop"
+        if self.flash is not None:
+            version = torch.__version__.split("+")[0]
+            way += f", unpadded attention by FlashAttention 2 of PyTorch {version}"
+        return f"sentence-transformers ({way})"
+
+
+def sentence_transformer(
+    folder: Path, device: torch.device, flash: TorchFlash | None = None
+) -> Any:
+    """Return the model; with ``flash``, which must be registered, its texts are not padded."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    transformer = Transformer(str(folder))
+    if flash is None:
+        transformer = Transformer(str(folder))
+    else:
+        asked = {"attn_implementation": IMPLEMENTATION}
+        transformer = Transformer(str(folder), model_kwargs=asked, unpad_inputs=True)
+        if not transformer.can_flatten_inputs:
+            raise DisagreementError("sentence-transformers does not unpad this model's texts")
     width = transformer.get_embedding_dimension()
     modules = [transformer, Pooling(width, "mean"), Normalize()]
     return SentenceTransformer(modules=modules, device=str(device))
@@ -225,24 +268,46 @@ def has_trainer() -> bool:
     return True
 
 
-def peer(job: Job, folder: Path, *, workers: int, profiled: bool = False) -> float:
-    """Return the seconds of the steps that count."""
-    model = sentence_transformer(folder, job.device)
+def features_on(device: torch.device, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the peer's features on the device; lengths of unpadded texts are plain numbers."""
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in features.items()
+    }
+
+
+def peer(job: Job, folder: Path, how: Peer, *, profiled: bool = False) -> float:
+    """Return the seconds of the steps that count.
+
+    Raises:
+        DisagreementError: attention that was to be unpadded was not.
+    """
+    model = sentence_transformer(folder, job.device, how.flash)
     clock = Clock(job)
-    run = _trainer if has_trainer() else _bare_loop
-    if not profiled:
-        run(job, model, clock, workers)
-        return clock.seconds
+    run = _trainer if how.trainer else _bare_loop
+    if how.flash is not None:
+        how.flash.forget()
+    if profiled:
+        _profile(lambda: run(job, model, clock, how.workers), job.device)
+    else:
+        run(job, model, clock, how.workers)
+    if how.flash is not None:
+        encodings = (WARM_UP + job.steps) * len(job.columns)
+        expected = encodings * model[0].config.num_hidden_layers
+        print(f"peer computed with {how.flash.report(expected)}")
+    return clock.seconds
+
+
+def _profile(work: Callable[[], None], device: torch.device) -> None:
     from torch.profiler import ProfilerActivity, profile
 
-    cuda = job.device.type == "cuda"
+    cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=kinds) as found:
-        run(job, model, clock, workers)
+        work()
     by = "self_device_time_total" if cuda else "self_cpu_time_total"
     print("the peer's profile:")
     print(found.key_averages().table(sort_by=by, row_limit=12, max_name_column_width=50))
-    return clock.seconds
 
 
 def _trainer(job: Job, model: Any, clock: Clock, workers: int) -> None:
@@ -259,10 +324,12 @@ def _trainer(job: Job, model: Any, clock: Clock, workers: int) -> None:
             clock.tick()
 
     names = ("anchor", "positive", "negative")[: len(job.columns)]
+    rows = len(job.columns[0])
     columns: dict[str, Any] = dict(zip(names, job.columns, strict=True))
     if job.work == "transfer":
-        columns["label"] = list(range(len(job.columns[0])))
-    data = datasets.Dataset(InMemoryTable.from_pydict(columns), fingerprint=f"made-{job.work}")
+        columns["label"] = list(range(rows))
+    table = InMemoryTable.from_pydict(columns)
+    data = datasets.Dataset(table, fingerprint=f"made-{job.work}-{rows}")
     with tempfile.TemporaryDirectory() as scratch:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
@@ -311,14 +378,7 @@ def _bare_loop(job: Job, model: Any, clock: Clock, workers: int) -> None:
         pin_memory=job.device.type == "cuda",
     )
     for features, labels in loader:
-        moved = [
-            {
-                name: value.to(job.device, non_blocking=True)
-                for name, value in own.items()
-                if isinstance(value, torch.Tensor)
-            }
-            for own in features
-        ]
+        moved = [features_on(job.device, own) for own in features]
         with torch.autocast(job.device.type, torch.bfloat16, enabled=job.low):
             value = loss(moved, labels.to(job.device, non_blocking=True))
         optimiser.zero_grad()
@@ -328,33 +388,45 @@ def _bare_loop(job: Job, model: Any, clock: Clock, workers: int) -> None:
         clock.tick()
 
 
-def check_same(job: Job, encoder: TransformerEncoder, folder: Path) -> float:
-    """Return the relative difference of the losses of the first pairs, in float32.
+def check_same(
+    job: Job, encoder: TransformerEncoder, folder: Path, flash: TorchFlash | None = None
+) -> tuple[float, float]:
+    """Return the relative differences of the losses and of the vectors of the first pairs.
+
+    What vectors differ by is divided by what the texts' vectors differ from their mean: made
+    weights bring all texts near to each other, and the loss of a transfer that has not begun is
+    nearly the same with any vectors. In float32, but in bfloat16 where the peer has ``flash``,
+    whose kernels take 16 bits only.
 
     Raises:
-        DisagreementError: it is too large.
+        DisagreementError: one is too large.
     """
     count = min(8, job.batch)
     rows = torch.arange(count, device=job.device)
     kinds = ("question", "passage", "passage")
-    with torch.no_grad():
+    low = flash is not None
+    with torch.no_grad(), torch.autocast(job.device.type, torch.bfloat16, enabled=low):
         vectors = [
-            encoder(encoder.tokenize(own[:count], kind).to(job.device))
+            encoder(encoder.tokenize(own[:count], kind).to(job.device)).float()
             for own, kind in zip(job.columns, kinds, strict=False)
         ]
         found = float(job.loss(tuple(vectors), rows))
-        model = sentence_transformer(folder, job.device).eval()
-        features = [model.preprocess(own[:count]) for own in job.columns]
-        moved = [
-            {name: v.to(job.device) for name, v in own.items() if isinstance(v, torch.Tensor)}
-            for own in features
-        ]
-        expected = float(peer_loss(model, job)(moved, rows))
-    # A transfer that has not begun has no loss: what is compared are vectors then.
-    difference = abs(found - expected) / max(abs(expected), 1e-2)
-    if difference > 2e-3:
+        model = sentence_transformer(folder, job.device, flash).eval()
+        features = [features_on(job.device, model.preprocess(own[:count])) for own in job.columns]
+        theirs = [model(dict(own))["sentence_embedding"].float() for own in features]
+        expected = float(peer_loss(model, job)(features, rows))
+    # A loss may be nearly nothing.
+    loss = abs(found - expected) / max(abs(expected), 1e-2)
+    apart = max(
+        float((one - other).norm() / (other - other.mean(0)).norm())
+        for one, other in zip(vectors, theirs, strict=True)
+    )
+    most = LOW_DIFFERENCES if low else DIFFERENCES
+    if loss > most[0]:
         raise DisagreementError(f"our loss is {found}, the peer's {expected}")
-    return difference
+    if apart > most[1]:
+        raise DisagreementError(f"our vectors and the peer's differ by {apart:.1e} of their spread")
+    return loss, apart
 
 
 @dataclass(frozen=True)
@@ -424,6 +496,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=250_002, help="of the vocabulary")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument(
+        "--peer",
+        choices=["trainer", "loop"],
+        help="run the peer in its Trainer (the default where datasets is installed) or a bare loop",
+    )
+    parser.add_argument(
+        "--peer-attention",
+        choices=["padded", "unpadded"],
+        default="padded",
+        help="unpadded: by PyTorch's FlashAttention 2, on CUDA in bfloat16",
+    )
     parser.add_argument("--workers", type=int, default=4, help="of the peer's loader")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--device")
@@ -436,40 +519,94 @@ def main() -> None:
     warnings.simplefilter("ignore")
     device = choose_device(arguments.device)
     shape = SHAPES[arguments.shape]
-    with tempfile.TemporaryDirectory() as scratch, matrix_precision(device):
+    try:
+        how = asked_peer(arguments, device)
+    except ValueError as error:
+        parser.error(str(error))
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(matrix_precision(device))
+        if how.flash is not None:
+            stack.enter_context(how.flash.registered())
         folder = save_made_model(Path(scratch) / "model", shape, arguments.rows)
         encoder = load_encoder(folder).to(device)
         assert isinstance(encoder, TransformerEncoder)
-        print("the peer is", "its Trainer" if has_trainer() else "a bare loop: no datasets here")
+        print(f"the peer is {how.name}")
         rows = []
         for asked in arguments.job or [task("transfer,256,15,4")]:
             job = made_job(asked, arguments, shape, encoder)
-            sides = compare(job, encoder, folder, arguments)
-            rows.append(report(arguments, job, asked.target, shape, sides))
+            try:
+                sides = compare(job, encoder, folder, how, arguments)
+            except DisagreementError as error:
+                sys.exit(f"error: {error}")
+            if not sides:
+                continue
+            rows.append(report(arguments, job, asked.target, shape, how, sides))
             # A job that fails must not take with it what was measured before.
             if arguments.row:
                 write_rows(arguments.row, rows)
 
 
+def asked_peer(arguments: argparse.Namespace, device: torch.device) -> Peer:
+    """Return how the peer is to run.
+
+    Raises:
+        ValueError: it cannot run so here.
+    """
+    trainer = arguments.peer == "trainer" or (arguments.peer is None and has_trainer())
+    if trainer and not has_trainer():
+        raise ValueError("--peer trainer needs datasets: pip install 'clrelkt[bench]'")
+    if arguments.peer_attention == "padded":
+        return Peer(trainer, arguments.workers)
+    if device.type != "cuda" or arguments.precision != "bfloat16":
+        raise ValueError(
+            "--peer-attention unpadded needs --device cuda and --precision bfloat16, which the "
+            f"flash kernels compute in; here are {device.type} and {arguments.precision}"
+        )
+    from torch.nn.attention.varlen import varlen_attn
+
+    return Peer(trainer, arguments.workers, TorchFlash(varlen_attn))
+
+
+def shortened(job: Job, steps: int) -> Job:
+    """Return the first steps of a job."""
+    count = job.batch * (WARM_UP + steps)
+    return replace(
+        job,
+        steps=steps,
+        columns=tuple(own[:count] for own in job.columns),
+        teacher=tuple(own[:count] for own in job.teacher),
+    )
+
+
 def compare(
-    job: Job, encoder: TransformerEncoder, folder: Path, arguments: argparse.Namespace
+    job: Job, encoder: TransformerEncoder, folder: Path, how: Peer, arguments: argparse.Namespace
 ) -> list[Any]:
-    """Return seconds and peak memory of both sides, round by round."""
-    try:
-        difference = check_same(job, encoder, folder)
-    except DisagreementError as error:
-        sys.exit(f"error: {error}")
-    print(f"{job.work}, batch {job.batch}: losses differ by {difference:.1e} before training")
+    """Return seconds and peak memory of both sides, round by round.
+
+    Raises:
+        DisagreementError: the sides do not compute the same.
+    """
+    loss, vectors = check_same(job, encoder, folder, how.flash)
+    print(
+        f"{job.work}, batch {job.batch}: before training losses differ by {loss:.1e}, vectors by "
+        f"{vectors:.1e} of their spread"
+    )
+    few = shortened(job, FEW)
     if not arguments.no_profile:
-        few = replace(job, steps=3)
-        peer(few, folder, workers=arguments.workers, profiled=True)
+        peer(few, folder, how, profiled=True)
     if arguments.profile_ours:
         ours(job, encoder)
         show_kernels(lambda: ours(job, encoder), WARM_UP + job.steps)
+    if arguments.rounds:
+        # A process loads kernels of new shapes the first time that they are met.
+        print(f"a round of {WARM_UP + FEW} steps that does not count")
+        ours(few, encoder)
+        peer(few, folder, how)
     sides = []
     for number in range(arguments.rounds):
         one = measured(lambda: ours(job, encoder), job.device)
-        other = measured(lambda: peer(job, folder, workers=arguments.workers), job.device)
+        other = measured(lambda: peer(job, folder, how), job.device)
         sides.append((one, other))
         pairs = job.batch * job.steps
         print(f"round {number}: ours {pairs / one[0]:,.0f}/s, peer {pairs / other[0]:,.0f}/s")
@@ -477,7 +614,12 @@ def compare(
 
 
 def report(
-    arguments: argparse.Namespace, job: Job, target: float, shape: Shape, sides: list[Any]
+    arguments: argparse.Namespace,
+    job: Job,
+    target: float,
+    shape: Shape,
+    how: Peer,
+    sides: list[Any],
 ) -> Row:
     """Print what was found, and return the row."""
     examples = job.batch * job.steps
@@ -492,9 +634,10 @@ def report(
         f"{max(ratios):.2f}), target {target:g}; ours {rate / 1e12:.1f} TFLOP/s in the "
         f"layers' matrices; memory {memory[0] / 2**30:.1f} and {memory[1] / 2**30:.1f} GiB"
     )
+    work = f"{job.work}, {arguments.shape} shape, {arguments.precision}, batch {job.batch}"
     return Row(
-        work=f"{job.work}, {arguments.shape} shape, {arguments.precision}, batch {job.batch}",
-        against=f"sentence-transformers ({'Trainer' if has_trainer() else 'bare loop'})",
+        work=work if how.flash is None else f"{work}, the peer unpadded",
+        against=how.name,
         target=target,
         ratio=statistics.median(ratios),
         spread=(min(ratios), max(ratios)),
