@@ -16,6 +16,7 @@ import torch
 from clrelkt.encoders.pieces import NewPieces
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.tokenizer import refuse_lone_surrogates
+from clrelkt.encoders.word_table import WordTable, spliced
 from clrelkt.errors import EncoderError
 from clrelkt.text.passages import split_passages
 
@@ -76,6 +77,23 @@ class _Source:
         except (TypeError, UnicodeError):
             refuse_lone_surrogates(texts)
             raise
+
+    def flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of all texts one behind the other, and their number of each text."""
+        if len(texts) < _SMALL or self.words is None:
+            return _flattened(self.encode(texts))
+        try:
+            return self.words.ids(texts)
+        except (TypeError, UnicodeError):
+            refuse_lone_surrogates(texts)
+            raise
+
+    @cached_property
+    def words(self) -> WordTable | None:
+        """What has met the words of texts before; None where words cannot be cut apart."""
+        if self.backend is None:
+            return None
+        return WordTable.of(self.backend, (self.marks.before, self.marks.behind))
 
     def scored_pieces(self) -> list[tuple[str, float]]:
         model = self._unigram()["model"]
@@ -182,10 +200,11 @@ class TransformerTokenizer:
         Raises:
             EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
         """
-        if self._index is None:
-            return self._whole(texts, prompt)
-        flat, ends = self._flat(texts, prompt)
-        return [row.tolist() for row in np.split(flat, ends)[:-1]]
+        flat, lengths = self._flat(texts, prompt)
+        ids: list[int] = flat.tolist()
+        ends = lengths.cumsum()
+        limits = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
+        return [ids[start:end] for start, end in limits]
 
     def batch(self, texts: Sequence[str], prompt: str = "") -> RaggedBatch:
         """Return the token ids of texts as a batch.
@@ -193,8 +212,7 @@ class TransformerTokenizer:
         Raises:
             EncoderError: as the call does.
         """
-        flat, ends = self._flat(texts, prompt)
-        lengths = np.diff(ends, prepend=0)
+        flat, lengths = self._flat(texts, prompt)
         return RaggedBatch(torch.from_numpy(flat), torch.from_numpy(lengths))
 
     def segment(self, texts: Sequence[str]) -> list[list[int]]:
@@ -225,30 +243,30 @@ class TransformerTokenizer:
         """Return the same tokenizer with another limit."""
         return type(self)(self._source, max_length, self.rows)
 
-    def _whole(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
-        """Return the ids of each text, whatever ``rows`` are."""
-        ids = self._source.encode([prompt + text for text in texts] if prompt else list(texts))
-        for place, own in enumerate(ids):
-            if len(own) > self.max_length:
-                passages = self._source.encode(self._passages(texts[place], prompt))
-                ids[place] = list(chain.from_iterable(passages))
-        return ids
-
     def _flat(self, texts: Sequence[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids of all texts one behind the other, and where each text's end."""
-        ids = self._whole(texts, prompt)
-        ends = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)).cumsum()
-        tokens = int(ends[-1]) if len(ends) else 0
-        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=tokens)
+        """Return the ids of all texts one behind the other, and their number of each text."""
+        whole = [prompt + text for text in texts] if prompt else list(texts)
+        flat, lengths = self._source.flat(whole)
+        too_long = np.flatnonzero(lengths > self.max_length).tolist()
+        if too_long:
+            cut = {
+                place: list(chain.from_iterable(self._split(texts[place], prompt)))
+                for place in too_long
+            }
+            flat, lengths = spliced(flat, lengths, cut)
         if self._index is not None:
             flat = self._index[flat]
-            if tokens and flat.min() < 0:
-                text = texts[int(np.searchsorted(ends, flat.argmin(), side="right"))]
+            if len(flat) and flat.min() < 0:
+                place = np.searchsorted(lengths.cumsum(), flat.argmin(), side="right")
                 raise EncoderError(
-                    f"the text {text[:60]!r} holds a token outside the compact vocabulary of this "
-                    "run"
+                    f"the text {texts[int(place)][:60]!r} holds a token outside the compact "
+                    "vocabulary of this run"
                 )
-        return flat, ends
+        return flat, lengths
+
+    def _split(self, text: str, prompt: str) -> list[list[int]]:
+        """Return the ids of the text's passages."""
+        return self._source.encode(self._passages(text, prompt))
 
     def _passages(self, text: str, prompt: str) -> list[str]:
         """Return the text in pieces of at most ``max_length`` tokens, prompt and marks included."""
@@ -279,3 +297,9 @@ def _unlimited(source: Any) -> Any:
     backend.no_padding()
     backend.no_truncation()
     return backend
+
+
+def _flattened(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+    flat = chain.from_iterable(ids)
+    return np.fromiter(flat, dtype=np.int64, count=int(lengths.sum())), lengths
