@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters, spans_of
+from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters
 from clrelkt.encoders.ragged_kernels import LayerTiles
 from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout
+from clrelkt.encoders.text_blocks import SpanTable, text_blocks
 
 WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5
 LAYERS = 2
@@ -69,7 +70,6 @@ def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
     layout = TextLayout(torch.tensor(lengths), lengths)
     tokens = sum(lengths)
     tiles = LayerTiles(lines=4, programs=5, block=16)
-    spans = spans_of(layout, tiles)
     pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
     right, exact = made(torch.float64, tokens)
     expected = right
@@ -79,8 +79,8 @@ def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
     given, parameters = made(torch.float32, tokens)
     layers = FusedLayers(parameters, HEADS, EPSILON)
     with torch.inference_mode():
-        alone = layers(given.to(dtype), spans, tiles)
-    found = layers(given.to(dtype), spans, tiles)
+        alone = layers(given.to(dtype), layout, tiles)
+    found = layers(given.to(dtype), layout, tiles)
     (found.float() * pull).sum().backward()
     assert torch.equal(alone, found)
     assert found.dtype == dtype
@@ -96,7 +96,35 @@ def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
         assert error < limit, f"{name}, {lengths}, {dtype}: off by {error:.2g}"
 
 
+def check_filled(lengths: tuple[int, ...]) -> None:
+    """A recorded batch is filled up with tokens and with blocks that hold nothing."""
+    tokens, tiles = sum(lengths), LayerTiles(lines=4, programs=5, block=16)
+    given, parameters = made(torch.float32, tokens)
+    layers = FusedLayers(
+        [LayerParameters(*(p.detach() for p in own)) for own in parameters], 3, 1e-5
+    )
+    views = layers._room.filled(layers._parameters, torch.float32)
+    pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
+    found = []
+    for fill, blocks in ((0, 0), (21, 4)):
+        whole = [*lengths, *[1] * fill]
+        firsts = text_blocks(whole, tiles.block)
+        table = SpanTable(tokens + fill, len(firsts) - 1 + blocks)
+        spans = table.spans(table.made(whole, firsts))
+        states, grad = (functional.pad(own.detach(), (0, 0, 0, fill)) for own in (given, pull))
+        room = layers.new_gradients(slice(0, LAYERS))
+        outputs, kept = layers.ahead(views, states, spans, tiles, keep=True)
+        grad = layers.back(views, room, kept, grad, spans, tiles)
+        assert not grad[tokens:].any()
+        found.append(
+            [outputs[:tokens], grad[:tokens], *(part for own in room for part in own.parts)]
+        )
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-4)
+
+
 def main() -> None:
+    check_filled(LENGTHS["mixed"])
     for lengths in LENGTHS.values():
         check(lengths, torch.float32, 1e-5)
     check(LENGTHS["mixed"], torch.float16, 1e-2)

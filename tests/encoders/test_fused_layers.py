@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from clrelkt.encoders import RaggedBatch
-from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters, text_blocks
+from clrelkt.encoders import RaggedBatch, fused_layers
+from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters
+from clrelkt.encoders.layer_graphs import rounded
 from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.text_blocks import SpanTable, text_blocks
 from clrelkt.encoders.transformer import TransformerNetwork
 
 transformers = pytest.importorskip("transformers")
@@ -127,3 +129,73 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(kind: str) -> None:
     assert functional.cosine_similarity(vectors, right).min() > 0.999
     assert functional.cosine_similarity(grads, right_grads, dim=0) > 0.998
     assert abs(grads.norm() / right_grads.norm() - 1) < 0.02
+
+
+def random_batch(tokens: int) -> RaggedBatch:
+    """Return texts of 1 to 90 tokens, about ``tokens`` together."""
+    lengths: list[int] = []
+    while sum(lengths) < tokens:
+        lengths.append(int(torch.randint(1, 90, ())))
+    return RaggedBatch(torch.randint(5, 500, (sum(lengths),)), torch.tensor(lengths))
+
+
+@given(st.integers(1, 10**6), st.sampled_from([4, 16]), st.sampled_from([1, 64]))
+def test_sizes_to_record_are_few_and_little_larger(number: int, sizes: int, least: int) -> None:
+    found = rounded(number, sizes, least)
+    assert number <= found < number + max(least, number * 2 / sizes)
+    assert found % least == 0
+    assert rounded(found, sizes, least) == found
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(0, 5))
+def test_a_table_of_spans_says_where_texts_lie(lengths: list[int], empty: int) -> None:
+    firsts = text_blocks(lengths, 16)
+    table = SpanTable(sum(lengths), len(firsts) - 1 + empty)
+    spans = table.spans(table.made(lengths, firsts))
+    row = 0
+    for length in lengths:
+        assert set(spans.starts[row : row + length].tolist()) == {row}
+        assert set(spans.ends[row : row + length].tolist()) == {row + length}
+        row += length
+    assert spans.blocks.tolist() == [*firsts, *[row] * empty]
+    # A block of no tokens looks behind the last one, and must find no text there.
+    assert spans.starts[row] == row
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_layers_on_a_gpu_do_what_plain_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network("XLMRoberta", num_hidden_layers=6).cuda()
+    plain = copy.deepcopy(network)
+    torch.manual_seed(0)
+    for tokens in (1000, 1000, 400, 980, 990, 400, 1010, 30, 30, 2000, 2000, 900):
+        batches = [random_batch(tokens).to("cuda") for _ in range(2)]
+        found = {}
+        for own in (network, plain):
+            own.zero_grad()
+            with (
+                monkeypatch.context() as patch,
+                torch.autocast("cuda", torch.bfloat16),
+            ):
+                if own is plain:
+                    patch.setattr(fused_layers, "_RECORDED_PRODUCTS", 0)
+                # Two go ahead before they come back; one more adds to their gradients.
+                first, second = own(batches[0]), own(batches[1])
+                (first.square().amax(1).sum() + second[:, :64].sum()).backward()
+                third = own(batches[0])
+                third[:, :64].sum().backward()
+            found[own] = torch.cat([first, second, third]).detach()
+        assert functional.cosine_similarity(found[network], found[plain]).min() > 0.999
+        grads, right = (
+            torch.cat([p.grad.flatten() for p in own.parameters() if p.grad is not None])
+            for own in (network, plain)
+        )
+        assert functional.cosine_similarity(grads, right, dim=0) > 0.995
+        assert abs(grads.norm() / right.norm() - 1) < 0.02
+        with torch.no_grad():
+            for mine, other in zip(network.parameters(), plain.parameters(), strict=True):
+                if mine.grad is not None:
+                    step = other.grad / right.norm()
+                    mine -= step
+                    other -= step
+    assert 2 < len(network._fused._room.recordings) < 12
+    assert len(plain._fused._room.recordings) == 0

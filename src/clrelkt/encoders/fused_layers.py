@@ -19,14 +19,16 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from clrelkt.encoders.layer_graphs import Recordings
 from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.text_blocks import Spans, SpanTable, text_blocks
 from clrelkt.encoders.triton_kernels import has_kernels, on_device
 
 if TYPE_CHECKING:
-    from clrelkt.encoders.ragged_kernels import LayerTiles, Moments, Spans
+    from clrelkt.encoders.ragged_kernels import LayerTiles, Moments
 
-__all__ = ["FusedLayers", "LayerParameters", "spans_of", "text_blocks"]
+__all__ = ["FusedLayers", "LayerParameters"]
 
 _WIDEST = 2048
 _LONGEST = 1024
@@ -35,6 +37,10 @@ _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
 _AT_ONCE = 4
 """Layers that are one function: several processes add up gradients while the ones before go on."""
+_RECORDED_PRODUCTS = 2.0e12
+"""Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
+_RECORDED_SHARE = 0.08
+"""How much of a device's memory a pass may keep between the ways there and back."""
 
 
 class LayerParameters(NamedTuple):
@@ -93,6 +99,7 @@ class _Room:
 
     def __init__(self) -> None:
         self.views: list[_Views] = []
+        self.recordings: Recordings | None = None
 
     def __deepcopy__(self, memo: object) -> Self:
         return type(self)()
@@ -111,6 +118,7 @@ class _Room:
             # Training goes on with what encoding has made.
             with torch.inference_mode(False):
                 self.views = _views(parameters, dtype)
+                self.recordings = None
         targets = [part for views in self.views for part in views.parts]
         with torch.no_grad():
             torch._foreach_copy_(targets, [part for own in parameters for part in own])
@@ -151,11 +159,12 @@ class FusedLayers:
         )
 
     def __call__(
-        self, states: torch.Tensor, spans: Spans, tiles: LayerTiles | None = None
+        self, states: torch.Tensor, layout: TextLayout, tiles: LayerTiles | None = None
     ) -> torch.Tensor:
         """Return the hidden states behind the last layer, shape (tokens, width), like ``states``.
 
-        There are no second gradients. Parameters must not change between here and the way back.
+        There are no second gradients. Parameters must not change between here and the way back, and
+        the gradients of a batch of few tokens lie where those of the next one will.
         """
         if tiles is None:
             from clrelkt.encoders.ragged_kernels import LayerTiles
@@ -164,51 +173,74 @@ class FusedLayers:
         flat = [part for own in self._parameters for part in own]
         keep = torch.is_grad_enabled() and any(part.requires_grad for part in (states, *flat))
         views = self._room.filled(self._parameters, states.dtype)
-        each = len(LayerParameters._fields)
-        for start in range(0, len(views), _AT_ONCE):
-            run = slice(start, start + _AT_ONCE)
-            parameters = flat[run.start * each : run.stop * each]
+        if keep and states.device.type == "cuda":
+            with on_device(states.device):
+                played = self._recordings(states.device, views, tiles)(states, layout.host_lengths)
+            if played is not None:
+                return played
+        spans = _spans(layout.host_lengths, tiles.block, states.device)
+        for run in _runs(views):
+            parameters = [part for own in self._parameters[run] for part in own]
             states = _Layers.apply(  # type: ignore[no-untyped-call]
                 self, run, views[run], spans, tiles, keep, states, *parameters
             )
         return states
 
-    def forward(
+    def ahead(
         self,
-        ctx: Any,
-        run: slice,
-        views: list[_Views],
+        views: Sequence[_Views],
+        states: torch.Tensor,
         spans: Spans,
         tiles: LayerTiles,
+        *,
         keep: bool,
-        states: torch.Tensor,
-    ) -> torch.Tensor:
-        """Go through a run of layers; with ``keep`` leave with ``ctx`` what the way back needs."""
+    ) -> tuple[torch.Tensor, list[_Kept]]:
+        """Go through some layers; with ``keep`` return what the way back needs as well."""
         kept = []
         for layer in views:
             states, own = self._through(states, layer, spans, tiles, keep)
-            kept.append(own)
-        if keep:
-            ctx.layers, ctx.spans, ctx.tiles, ctx.views, ctx.kept = self, spans, tiles, views, kept
-            ctx.run, ctx.versions = run, self._versions(run)
-        return states
+            kept += [] if own is None else [own]
+        return states, kept
 
-    def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Go back through a run of layers; return the gradients of states and parameters."""
-        if ctx.kept is None:
-            raise RuntimeError("going back through the same layers a second time is not possible")
-        if ctx.versions != self._versions(ctx.run):
-            raise RuntimeError("a parameter was changed between the ways there and back")
-        kept, ctx.kept = ctx.kept, None
-        gradients = _views(self._parameters[ctx.run], torch.float32)
-        for views, own in zip(reversed(ctx.views), reversed(gradients), strict=True):
-            grad = self._back(grad, kept.pop(), views, own, ctx.spans, ctx.tiles)
-        found = [part for views in gradients for part in views.parts]
-        wanted = ctx.needs_input_grad[-len(found) :]
-        return grad, *(part if own else None for part, own in zip(found, wanted, strict=True))
+    def back(
+        self,
+        views: Sequence[_Views],
+        gradients: Sequence[_Views],
+        kept: list[_Kept],
+        grad: torch.Tensor,
+        spans: Spans,
+        tiles: LayerTiles,
+    ) -> torch.Tensor:
+        """Go back through some layers; return the gradient of the states and use up ``kept``."""
+        for own, to in zip(reversed(views), reversed(gradients), strict=True):
+            grad = self._back(grad, kept.pop(), own, to, spans, tiles)
+        return grad
 
-    def _versions(self, run: slice) -> list[int]:
+    def new_gradients(self, run: slice) -> list[_Views]:
+        """Return room for the gradients of a run of layers."""
+        return _views(self._parameters[run], torch.float32)
+
+    def versions(self, run: slice) -> list[int]:
+        """Return numbers that change where parameters do."""
         return [part._version for own in self._parameters[run] for part in own]
+
+    def _recordings(
+        self, device: torch.device, views: list[_Views], tiles: LayerTiles
+    ) -> Recordings:
+        if self._room.recordings is None:
+            own, count = self._parameters[0], len(self._parameters)
+            products = count * sum(part.numel() for part in own[:6])
+            kept = count * 2 * (8 * own.query.shape[1] + 2 * own.inner.shape[0])
+            memory = torch.cuda.get_device_properties(device).total_memory
+            self._room.recordings = Recordings(
+                lambda: [_Run(self, run, views[run], tiles) for run in _runs(views)],
+                device,
+                # With more the host is the quicker one, or too much memory stays taken.
+                most=int(min(_RECORDED_PRODUCTS / products, _RECORDED_SHARE * memory / kept)),
+                token_bytes=kept,
+                block=tiles.block,
+            )
+        return self._room.recordings
 
     def _through(
         self, states: torch.Tensor, views: _Views, spans: Spans, tiles: LayerTiles, keep: bool
@@ -283,6 +315,26 @@ class FusedLayers:
         return grad.addmm_(grad_packed, views.attention)
 
 
+class _Run:
+    """A run of layers that is to be recorded; its gradients lie in one place."""
+
+    def __init__(
+        self, layers: FusedLayers, run: slice, views: list[_Views], tiles: LayerTiles
+    ) -> None:
+        self._layers = layers
+        self._views = views
+        self._tiles = tiles
+        self._room = layers.new_gradients(run)
+        self.parameters = [part for own in layers._parameters[run] for part in own]
+        self.gradients = [part for own in self._room for part in own.parts]
+
+    def ahead(self, states: torch.Tensor, spans: Spans) -> tuple[torch.Tensor, list[_Kept]]:
+        return self._layers.ahead(self._views, states, spans, self._tiles, keep=True)
+
+    def back(self, grad: torch.Tensor, kept: list[_Kept], spans: Spans) -> torch.Tensor:
+        return self._layers.back(self._views, self._room, kept, grad, spans, self._tiles)
+
+
 class _Layers(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -297,49 +349,40 @@ class _Layers(torch.autograd.Function):
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
         with on_device(states.device):
-            return layers.forward(ctx, run, views, spans, tiles, keep, states)
+            states, kept = layers.ahead(views, states, spans, tiles, keep=keep)
+        if keep:
+            ctx.layers, ctx.run, ctx.views, ctx.spans, ctx.tiles = layers, run, views, spans, tiles
+            ctx.kept, ctx.versions = kept, layers.versions(run)
+        return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if ctx.kept is None:
+            raise RuntimeError("going back through the same layers a second time is not possible")
+        if ctx.versions != ctx.layers.versions(ctx.run):
+            raise RuntimeError("a parameter was changed between the ways there and back")
+        kept, ctx.kept = ctx.kept, None
+        room = ctx.layers.new_gradients(ctx.run)
         with on_device(gradient.device):
-            return (
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                *ctx.layers.backward(ctx, gradient.contiguous()),
+            states = ctx.layers.back(
+                ctx.views, room, kept, gradient.contiguous(), ctx.spans, ctx.tiles
             )
+        found = [part for own in room for part in own.parts]
+        wanted = ctx.needs_input_grad[-len(found) :]
+        parts = (part if own else None for part, own in zip(found, wanted, strict=True))
+        return None, None, None, None, None, None, states, *parts
 
 
-def spans_of(layout: TextLayout, tiles: LayerTiles | None = None) -> Spans:
-    """Return where each token's text begins and ends, and the blocks that attention goes over."""
-    from clrelkt.encoders.ragged_kernels import LayerTiles, Spans
-
-    own = layout.text_of_token
-    starts, ends = layout.starts.int()[own], (layout.ends + 1).int()[own]
-    firsts = torch.tensor(text_blocks(layout.host_lengths, (tiles or LayerTiles()).block))
-    return Spans(starts, ends, to_device(firsts.int(), own.device))
+def _runs(views: Sequence[_Views]) -> list[slice]:
+    """Cut layers into runs."""
+    return [slice(start, start + _AT_ONCE) for start in range(0, len(views), _AT_ONCE)]
 
 
-def text_blocks(lengths: Sequence[int], most: int) -> list[int]:
-    """Return the first row of each block of at most ``most`` tokens, and the number of tokens.
-
-    Neighbouring texts that fit share a block; a longer one begins with a block of its own, so that
-    its tokens meet as few of other texts as can be.
-    """
-    firsts: list[int] = []
-    row = room = 0
-    for length in lengths:
-        if length > room:
-            firsts += range(row, row + length, most)
-            room = most - length if length <= most else 0
-        else:
-            room -= length
-        row += length
-    return [*firsts, row]
+def _spans(lengths: Sequence[int], block: int, device: torch.device) -> Spans:
+    firsts = text_blocks(lengths, block)
+    table = SpanTable(sum(lengths), len(firsts) - 1)
+    return table.spans(to_device(table.made(lengths, firsts), device))
 
 
 def _parameters(layer: Any) -> LayerParameters:

@@ -13,10 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
+from clrelkt.encoders.text_blocks import Spans
+
 __all__ = [
     "LayerTiles",
     "Moments",
-    "Spans",
     "Sums",
     "add_norm",
     "add_norm_backward",
@@ -44,19 +45,6 @@ class LayerTiles:
     block: int = 64
     warps: int = 4
     stages: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Spans:
-    """Where texts and blocks of tokens begin and end, all int32.
-
-    For each token the first row of its text and the row behind its last, (tokens,). ``blocks``
-    (blocks + 1,) holds the first row of each block, and the number of tokens.
-    """
-
-    starts: torch.Tensor
-    ends: torch.Tensor
-    blocks: torch.Tensor
 
 
 class Moments(NamedTuple):

@@ -18,7 +18,6 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from clrelkt.encoders.fused_layers import spans_of
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse import EncoderIdentity
 from clrelkt.encoders.pieces import PieceTokenizer
@@ -137,7 +136,7 @@ class TransformerNetwork(nn.Module):
         elif unpadded and self._fused is not None and self._fused.can_run(layout):
             with torch.autocast(device.type, enabled=False):
                 embedded = bert_embeddings(self.model, batch.token_ids, layout)
-                states = self._fused(embedded.to(dtype), spans_of(layout))
+                states = self._fused(embedded.to(dtype), layout)
         else:
             attention = VarlenAttention(layout) if unpadded else GroupedAttention(layout)
             with torch.autocast(device.type, enabled=False):
