@@ -79,9 +79,7 @@ class WordRules:
         rules = cls(steps, spaces_count, ())
         contents = {token.content for token in backend.get_added_tokens_decoder().values()}
         contents |= {rules._normalised(content) for content in contents}
-        if not all(contents) or any(
-            part != [whole] for whole in contents if (part := whole.split())
-        ):
+        if any(content.split() != [content] for content in contents):
             return None
         return cls(steps, spaces_count, tuple(sorted(contents)))
 
