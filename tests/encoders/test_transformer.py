@@ -170,7 +170,7 @@ class TestEncoder:
     ) -> None:
         texts = [text for text in TEXTS for _ in range(5)]
         expected = encoder.encode(texts)
-        monkeypatch.setattr("clrelkt.encoders.transformer._CHUNK_TEXTS", 7)
+        monkeypatch.setattr("clrelkt.encoders.transformer._BLOCK_CHARACTERS", 200)
         monkeypatch.setattr("clrelkt.encoders.transformer._CPU_BATCH_TOKENS", 50)
         again = TransformerEncoder(encoder.network, encoder.tokenizer, encoder.identity)
         assert np.abs(again.encode(texts) - expected).max() < 1e-6

@@ -42,6 +42,9 @@ MUSE_LANGUAGES = frozenset(
 LAYER_NORM_EPSILON = 1e-12
 _CPU_BATCH_TOKENS = 32_768
 _GPU_BATCH_TOKENS = 524_288
+_BLOCK_CHARACTERS = 1_000_000
+_GPU_BLOCK_CHARACTERS = 4_000_000
+"""More, as every block costs the host some time."""
 
 
 class MuseNetwork(nn.Module):
@@ -274,9 +277,11 @@ class MuseEncoder(nn.Module):
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         on_cpu = self.device.type == "cpu"
         budget = TokenBudget(_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
+        gpu = self.device.type == "cuda"
+        characters = _GPU_BLOCK_CHARACTERS if gpu else _BLOCK_CHARACTERS
         bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
         with bar as advance, Arrivals(vectors) as arrivals:
-            for start, batch in tokenized_ahead(self, texts, kind):
+            for start, batch in tokenized_ahead(self.tokenize, texts, characters):
                 for run, found in budget.encode(batch, self._encode_part):
                     arrivals.expect(slice(start + run.start, start + run.stop), found)
                 advance(len(batch))

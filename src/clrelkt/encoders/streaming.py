@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,47 +12,38 @@ import numpy as np
 import torch
 
 from clrelkt.cores import cores
-from clrelkt.encoders.protocol import TextKind
 from clrelkt.encoders.ragged import RaggedBatch
 
 __all__ = ["Arrivals", "tokenized_ahead"]
 
-_BLOCK_CHARACTERS = 1_000_000
-_GPU_BLOCK_CHARACTERS = 4_000_000
 _WAITING = 2
 _TOKENIZING = 2
 _AHEAD = 3
 
 
-class _Tokenizing(Protocol):
-    @property
-    def device(self) -> torch.device: ...
-
-    def tokenize(
-        self, texts: Sequence[str], kind: TextKind = "passage", *, threads: int | None = None
-    ) -> RaggedBatch: ...
+class _Tokenize(Protocol):
+    def __call__(self, texts: Sequence[str], /, *, threads: int | None = None) -> RaggedBatch: ...
 
 
 def tokenized_ahead(
-    encoder: _Tokenizing, texts: Sequence[str], kind: TextKind
+    tokenize: _Tokenize, texts: Sequence[str], block_characters: int
 ) -> Iterator[tuple[int, RaggedBatch]]:
     """Yield texts in blocks: the number of the first one, and their tokens.
 
-    Blocks are tokenised while the caller works on those before, two at a time, each on half of the
-    cores: they are busy with one while the other waits for Python or for its last text. For a GPU
-    blocks are larger, as every one costs the host some time.
+    Blocks, of about ``block_characters``, are tokenised while the caller works on those before, two
+    at a time, each on half of the cores: they are busy with one while the other waits for Python or
+    for its last text.
     """
-    gpu = encoder.device.type == "cuda"
-    blocks = list(_blocks(texts, _GPU_BLOCK_CHARACTERS if gpu else _BLOCK_CHARACTERS))
+    blocks = list(_blocks(texts, block_characters))
     if len(blocks) < 2:
         # A thread takes longer to start than a question to tokenise.
-        yield from ((block.start, encoder.tokenize(texts, kind)) for block in blocks)
+        yield from ((block.start, tokenize(texts)) for block in blocks)
         return
-    tokenize = partial(encoder.tokenize, threads=max(1, cores() // _TOKENIZING))
+    threads = max(1, cores() // _TOKENIZING)
     with ThreadPoolExecutor(_TOKENIZING) as pool:
         coming: deque[tuple[int, Future[RaggedBatch]]] = deque()
         for block in blocks:
-            coming.append((block.start, pool.submit(tokenize, texts[block], kind)))
+            coming.append((block.start, pool.submit(tokenize, texts[block], threads=threads)))
             if len(coming) > _AHEAD:
                 yield _first(coming)
         while coming:

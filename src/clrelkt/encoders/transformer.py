@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +31,7 @@ from clrelkt.encoders.ragged_networks import (
     ragged_pass,
 )
 from clrelkt.encoders.runs import vectors_in_runs
+from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
 from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
 from clrelkt.encoders.working_copies import WorkingCopies
 from clrelkt.errors import EncoderError
@@ -42,9 +41,7 @@ __all__ = ["Prompts", "TransformerEncoder", "TransformerNetwork", "Unit", "cut_p
 
 _CPU_BATCH_TOKENS = 8_192
 _GPU_BATCH_TOKENS = 131_072
-_CHUNK_TEXTS = 4_096
-_TOKENIZING = 2
-_AHEAD = 3
+_BLOCK_CHARACTERS = 1_750_000
 _HALVES = (torch.float16, torch.bfloat16)
 _UNUSED = ("pooler",)
 
@@ -273,29 +270,19 @@ class TransformerEncoder(nn.Module):
     ) -> np.ndarray:
         """Return unit vectors, shape (texts, dimension), float32, without gradients.
 
-        The next texts are tokenised while a GPU works on those before, two chunks at a time: one
-        becomes arrays while the other is cut into tokens.
+        The next texts are tokenised while the network works on those before.
         """
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        starts = range(0, len(texts), _CHUNK_TEXTS)
 
-        def tokenised(start: int) -> RaggedBatch:
-            return self.tokenize(texts[start : start + _CHUNK_TEXTS], kind)
+        def tokenized(block: Sequence[str], *, threads: int | None = None) -> RaggedBatch:
+            # Words that are known need one thread, others take all that there are.
+            return self.tokenize(block, kind)
 
         bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
-        with ThreadPoolExecutor(_TOKENIZING) as pool, bar as advance:
-            ahead = deque(pool.submit(tokenised, start) for start in starts[:_AHEAD])
-            pending: tuple[int, _OnItsWay] | None = None
-            for number, start in enumerate(starts):
-                batch = ahead.popleft().result()
-                if number + _AHEAD < len(starts):
-                    ahead.append(pool.submit(tokenised, starts[number + _AHEAD]))
-                found = self._any_length(batch)
-                if pending is not None:
-                    advance(_store(vectors, *pending))
-                pending = (start, _OnItsWay(found))
-            if pending is not None:
-                advance(_store(vectors, *pending))
+        with bar as advance, Arrivals(vectors) as arrivals:
+            for start, batch in tokenized_ahead(tokenized, texts, _BLOCK_CHARACTERS):
+                arrivals.expect(slice(start, start + len(batch)), self._any_length(batch))
+                advance(len(batch))
         return vectors
 
     def compact(self, token_ids: torch.Tensor) -> Self:
@@ -449,29 +436,3 @@ def _is_ampere(device: torch.device) -> bool:
 
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-class _OnItsWay:
-    """Vectors that a GPU copies to the host once it has made them."""
-
-    def __init__(self, vectors: torch.Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._host = vectors
-        if vectors.device.type == "cuda":
-            self._host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-            self._host.copy_(vectors, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-
-    def wait(self) -> np.ndarray:
-        """Return them once they are here."""
-        if self._event is not None:
-            self._event.synchronize()
-        found: np.ndarray = self._host.cpu().numpy()
-        return found
-
-
-def _store(vectors: np.ndarray, start: int, coming: _OnItsWay) -> int:
-    found = coming.wait()
-    vectors[start : start + len(found)] = found
-    return len(found)
