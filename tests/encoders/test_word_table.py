@@ -415,6 +415,11 @@ def test_splicing() -> None:
 
 
 class TestTransformerTokenizer:
+    @pytest.fixture(autouse=True)
+    def compiled(self, pipelines: Pipelines) -> None:
+        """Make texts go by way of their words, however few there are."""
+        table_of(pipelines["XLM-R"]).ids(["a"])
+
     @pytest.fixture
     def tokenizer(self, pipelines: Pipelines) -> TransformerTokenizer:
         backend = Tokenizer.from_str(pipelines["XLM-R"].to_str())

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any, Self
 
@@ -80,7 +81,7 @@ class _Source:
 
     def flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of all texts one behind the other, and their number of each text."""
-        if len(texts) < _SMALL or self.words is None:
+        if len(texts) < _SMALL or self.words is None or not self.words.pays(len(texts)):
             return _flattened(self.encode(texts))
         try:
             return self.words.ids(texts)
@@ -90,8 +91,11 @@ class _Source:
 
     @cached_property
     def words(self) -> WordTable | None:
-        """What has met the words of texts before; None where words cannot be cut apart."""
-        if self.backend is None:
+        """What has met the words of texts before; None where words cannot be cut apart.
+
+        It needs numba (``pip install 'clrelkt[gpu]'``).
+        """
+        if self.backend is None or find_spec("numba") is None:
             return None
         return WordTable.of(self.backend, (self.marks.before, self.marks.behind))
 
