@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.ragged import RaggedBatch
+from clrelkt.encoders.ragged import RaggedBatch, to_device
 
 __all__ = ["vectors_in_runs"]
 
@@ -36,7 +36,7 @@ def vectors_in_runs(
     ordered = batch.select(places.to(batch.lengths.device))
     found = list(_runs(forward, ordered, lengths[order].tolist(), device, budget))
     vectors = torch.cat(found)
-    return torch.empty_like(vectors).index_copy_(0, places.to(device), vectors)
+    return torch.empty_like(vectors).index_copy_(0, to_device(places, device), vectors)
 
 
 def _runs(
