@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters
+from clrelkt.encoders.fused_layers import FusedLayers
+from clrelkt.encoders.grouped_attention import GroupedAttention
+from clrelkt.encoders.layer_rooms import LayerParameters
 from clrelkt.encoders.ragged_kernels import LayerTiles
-from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout
+from clrelkt.encoders.ragged_layout import TextLayout
 from clrelkt.encoders.text_blocks import SpanTable, text_blocks
 
 WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from clrelkt.encoders import RaggedBatch, fused_layers
-from clrelkt.encoders.fused_layers import FusedLayers, LayerParameters
+from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.layer_graphs import rounded
+from clrelkt.encoders.layer_rooms import LayerParameters
 from clrelkt.encoders.ragged_layout import TextLayout
 from clrelkt.encoders.text_blocks import SpanTable, text_blocks
 from clrelkt.encoders.transformer import TransformerNetwork

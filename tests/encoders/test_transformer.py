@@ -19,8 +19,9 @@ with warnings.catch_warnings():
     import sentence_transformers  # noqa: F401
 
 from clrelkt.encoders import RaggedBatch, TrainableEncoder, TransformerOptions, load_encoder
+from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.pieces import GrowableEncoder
-from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout, VarlenAttention
+from clrelkt.encoders.ragged_layout import TextLayout, VarlenAttention
 from clrelkt.encoders.transformer import TransformerEncoder
 from clrelkt.errors import EncoderError, SettingsError
 from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, WIDTH, save_model, sentence_transformer

@@ -20,6 +20,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clrelkt.encoders.layer_graphs import Recordings
+from clrelkt.encoders.layer_rooms import (
+    LayerParameters,
+    LayerViews,
+    layer_parameters,
+    room_views,
+)
 from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.ragged_layout import TextLayout
 from clrelkt.encoders.text_blocks import Spans, SpanTable, text_blocks
@@ -28,7 +34,7 @@ from clrelkt.encoders.triton_kernels import has_kernels, on_device
 if TYPE_CHECKING:
     from clrelkt.encoders.ragged_kernels import LayerTiles, Moments
 
-__all__ = ["FusedLayers", "LayerParameters"]
+__all__ = ["FusedLayers"]
 
 _WIDEST = 2048
 _LONGEST = 1024
@@ -41,43 +47,6 @@ _RECORDED_PRODUCTS = 2.0e12
 """Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
 _RECORDED_SHARE = 0.08
 """How much of a device's memory a pass may keep between the ways there and back."""
-
-
-class LayerParameters(NamedTuple):
-    """A layer's parameters, in the order in which copies and gradients lie behind each other.
-
-    Matrices are (output, input). The last seven stand in the order in which their gradients are
-    summed.
-    """
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    output: torch.Tensor
-    inner: torch.Tensor
-    outer: torch.Tensor
-    query_bias: torch.Tensor
-    key_bias: torch.Tensor
-    value_bias: torch.Tensor
-    outer_bias: torch.Tensor
-    second_gain: torch.Tensor
-    second_bias: torch.Tensor
-    inner_bias: torch.Tensor
-    output_bias: torch.Tensor
-    first_gain: torch.Tensor
-    first_bias: torch.Tensor
-
-
-class _Views(NamedTuple):
-    """Views of a layer's part of a room.
-
-    ``attention`` are queries, keys and values beside each other, ``sums`` the last seven.
-    """
-
-    parts: LayerParameters
-    attention: torch.Tensor
-    attention_bias: torch.Tensor
-    sums: torch.Tensor
 
 
 class _Kept(NamedTuple):
@@ -98,7 +67,7 @@ class _Room:
     """Room for copies of all parameters in one type on one device; another object has its own."""
 
     def __init__(self) -> None:
-        self.views: list[_Views] = []
+        self.views: list[LayerViews] = []
         self.recordings: Recordings | None = None
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -107,7 +76,7 @@ class _Room:
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
 
-    def filled(self, parameters: Sequence[LayerParameters], dtype: torch.dtype) -> list[_Views]:
+    def filled(self, parameters: Sequence[LayerParameters], dtype: torch.dtype) -> list[LayerViews]:
         """Return views of the copies, which are made anew."""
         first = parameters[0].query
         if (
@@ -117,7 +86,7 @@ class _Room:
         ):
             # Training goes on with what encoding has made.
             with torch.inference_mode(False):
-                self.views = _views(parameters, dtype)
+                self.views = room_views(parameters, dtype)
                 self.recordings = None
         targets = [part for views in self.views for part in views.parts]
         with torch.no_grad():
@@ -145,7 +114,7 @@ class FusedLayers:
             and config.hidden_size // heads in _HEAD_WIDTHS
             and config.intermediate_size % _ALIGNED == 0
         )
-        found = [_parameters(layer) for layer in model.encoder.layer]
+        found = [layer_parameters(layer) for layer in model.encoder.layer]
         return cls(found, heads, config.layer_norm_eps) if fits and found else None
 
     def can_run(self, layout: TextLayout) -> bool:
@@ -188,7 +157,7 @@ class FusedLayers:
 
     def ahead(
         self,
-        views: Sequence[_Views],
+        views: Sequence[LayerViews],
         states: torch.Tensor,
         spans: Spans,
         tiles: LayerTiles,
@@ -204,8 +173,8 @@ class FusedLayers:
 
     def back(
         self,
-        views: Sequence[_Views],
-        gradients: Sequence[_Views],
+        views: Sequence[LayerViews],
+        gradients: Sequence[LayerViews],
         kept: list[_Kept],
         grad: torch.Tensor,
         spans: Spans,
@@ -216,16 +185,16 @@ class FusedLayers:
             grad = self._back(grad, kept.pop(), own, to, spans, tiles)
         return grad
 
-    def new_gradients(self, run: slice) -> list[_Views]:
+    def new_gradients(self, run: slice) -> list[LayerViews]:
         """Return room for the gradients of a run of layers."""
-        return _views(self._parameters[run], torch.float32)
+        return room_views(self._parameters[run], torch.float32)
 
     def versions(self, run: slice) -> list[int]:
         """Return numbers that change where parameters do."""
         return [part._version for own in self._parameters[run] for part in own]
 
     def _recordings(
-        self, device: torch.device, views: list[_Views], tiles: LayerTiles
+        self, device: torch.device, views: list[LayerViews], tiles: LayerTiles
     ) -> Recordings:
         if self._room.recordings is None:
             own, count = self._parameters[0], len(self._parameters)
@@ -243,7 +212,7 @@ class FusedLayers:
         return self._room.recordings
 
     def _through(
-        self, states: torch.Tensor, views: _Views, spans: Spans, tiles: LayerTiles, keep: bool
+        self, states: torch.Tensor, views: LayerViews, spans: Spans, tiles: LayerTiles, keep: bool
     ) -> tuple[torch.Tensor, _Kept | None]:
         from clrelkt.encoders import ragged_kernels as kernels
 
@@ -281,8 +250,8 @@ class FusedLayers:
         self,
         grad: torch.Tensor,
         kept: _Kept,
-        views: _Views,
-        gradients: _Views,
+        views: LayerViews,
+        gradients: LayerViews,
         spans: Spans,
         tiles: LayerTiles,
     ) -> torch.Tensor:
@@ -319,7 +288,7 @@ class _Run:
     """A run of layers that is to be recorded; its gradients lie in one place."""
 
     def __init__(
-        self, layers: FusedLayers, run: slice, views: list[_Views], tiles: LayerTiles
+        self, layers: FusedLayers, run: slice, views: list[LayerViews], tiles: LayerTiles
     ) -> None:
         self._layers = layers
         self._views = views
@@ -341,7 +310,7 @@ class _Layers(torch.autograd.Function):
         ctx: Any,
         layers: FusedLayers,
         run: slice,
-        views: list[_Views],
+        views: list[LayerViews],
         spans: Spans,
         tiles: LayerTiles,
         keep: bool,
@@ -374,7 +343,7 @@ class _Layers(torch.autograd.Function):
         return None, None, None, None, None, None, states, *parts
 
 
-def _runs(views: Sequence[_Views]) -> list[slice]:
+def _runs(views: Sequence[LayerViews]) -> list[slice]:
     """Cut layers into runs."""
     return [slice(start, start + _AT_ONCE) for start in range(0, len(views), _AT_ONCE)]
 
@@ -383,59 +352,6 @@ def _spans(lengths: Sequence[int], block: int, device: torch.device) -> Spans:
     firsts = text_blocks(lengths, block)
     table = SpanTable(sum(lengths), len(firsts) - 1)
     return table.spans(to_device(table.made(lengths, firsts), device))
-
-
-def _parameters(layer: Any) -> LayerParameters:
-    attention, output = layer.attention.self, layer.attention.output
-    inner, outer = layer.intermediate.dense, layer.output
-    return LayerParameters(
-        attention.query.weight,
-        attention.key.weight,
-        attention.value.weight,
-        output.dense.weight,
-        inner.weight,
-        outer.dense.weight,
-        attention.query.bias,
-        attention.key.bias,
-        attention.value.bias,
-        outer.dense.bias,
-        outer.LayerNorm.weight,
-        outer.LayerNorm.bias,
-        inner.bias,
-        output.dense.bias,
-        output.LayerNorm.weight,
-        output.LayerNorm.bias,
-    )
-
-
-def _views(parameters: Sequence[LayerParameters], dtype: torch.dtype) -> list[_Views]:
-    """Return views of new room for all parameters or for their gradients."""
-    sizes = [part.numel() for own in parameters for part in own]
-    room = parameters[0].query.new_empty(sum(sizes), dtype=dtype, requires_grad=False)
-    pieces = torch.split_with_sizes(room, sizes)
-    found: list[_Views] = []
-    row = place = 0
-    for own in parameters:
-        flat = pieces[place : place + len(own)]
-        place += len(own)
-        parts = LayerParameters(
-            *(piece.view(part.shape) for piece, part in zip(flat, own, strict=True))
-        )
-        width = own.query.shape[1]
-        matrices = sum(part.numel() for part in own[:6])
-        vectors = row + matrices
-        ends = vectors + sum(part.numel() for part in own[6:])
-        attention = room[row : row + 3 * width * width].view(-1, width)
-        found.append(
-            _Views(
-                parts,
-                attention,
-                room[vectors : vectors + 3 * width],
-                room[vectors + 3 * width : ends],
-            )
-        )
-        row = ends
-    return found
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, to: torch.Tensor) -> None:

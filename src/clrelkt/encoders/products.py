@@ -1,4 +1,4 @@
-"""Products of matrices in float32 on a CPU, by the faster of PyTorch's two libraries.
+"""Products of matrices on a CPU, in float32 by the faster of PyTorch's two libraries.
 
 PyTorch multiplies by MKL, which uses half the width of an AMD processor's AVX-512 units; oneDNN,
 which PyTorch brings along as well, uses all of it. It prepares itself once for every shape, which
@@ -15,7 +15,17 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["add_product", "linear", "onednn_is_faster"]
+from clrelkt.encoders.kept_memory import Empty
+
+__all__ = [
+    "add_product",
+    "added_product",
+    "linear",
+    "linear_without_gradients",
+    "onednn_is_faster",
+    "product",
+    "turned_product",
+]
 
 _FEWEST_ROWS = 64
 _CPUS = Path("/proc/cpuinfo")
@@ -92,6 +102,40 @@ class _Linear(torch.autograd.Function):
             _turned_product(gradient, states) if for_weight else None,
             gradient.sum(0) if for_bias else None,
         )
+
+
+def linear_without_gradients(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, empty: Empty
+) -> torch.Tensor:
+    """Return what ``linear`` does, in memory of ``empty`` where the library can write there."""
+    if onednn_is_faster(states, weight):
+        return _onednn(states, weight, bias)
+    found = empty(states.shape[0], weight.shape[0], dtype=states.dtype)
+    return torch.addmm(bias, states, weight.T, out=found)
+
+
+def product(left: torch.Tensor, right: torch.Tensor, empty: Empty) -> torch.Tensor:
+    """Return ``left`` (rows, inner) times ``right`` (inner, columns); no gradients."""
+    if onednn_is_faster(left, right):
+        return _onednn(left, right.T, None)
+    return torch.mm(left, right, out=empty(left.shape[0], right.shape[1], dtype=left.dtype))
+
+
+def added_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return ``total`` + ``left`` ``right``, in ``total``'s memory or not; no gradients."""
+    if onednn_is_faster(left, right, total):
+        return add_product(total, left, right.T)
+    return total.addmm_(left, right)
+
+
+def turned_product(left: torch.Tensor, right: torch.Tensor, to: torch.Tensor, empty: Empty) -> None:
+    """Put ``left``.T ``right`` into ``to``, which may be of a more precise type; no gradients."""
+    if onednn_is_faster(left, right, to):
+        to.copy_(_turned_product(left, right))
+    elif left.dtype == to.dtype:
+        torch.mm(left.T, right, out=to)
+    else:
+        to.copy_(torch.mm(left.T, right, out=empty(*to.shape, dtype=left.dtype)))
 
 
 def _turned_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from clrelkt.encoders.cpu_layers import CpuLayers
 from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.products import linear
 from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
@@ -22,6 +23,7 @@ __all__ = [
     "BIASED",
     "RaggedPass",
     "bert_embeddings",
+    "cpu_layers",
     "fused_layers",
     "layer_weights",
     "ragged_pass",
@@ -61,6 +63,11 @@ def ragged_pass(config: Any) -> RaggedPass | None:
 def fused_layers(model: Any) -> FusedLayers | None:
     """Return the layers of a model as one function; None where there is none for its kind."""
     return FusedLayers.of(model) if ragged_pass(model.config) is _bert else None
+
+
+def cpu_layers(model: Any) -> CpuLayers | None:
+    """Return the same for a CPU."""
+    return CpuLayers.of(model) if ragged_pass(model.config) is _bert else None
 
 
 def layer_weights(model: Any) -> list[tuple[torch.nn.Parameter, ...]]:

@@ -16,16 +16,18 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse import EncoderIdentity
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.pooling import PoolingMode, pool_states
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
-from clrelkt.encoders.ragged_layout import GroupedAttention, TextLayout, VarlenAttention
+from clrelkt.encoders.ragged_layout import TextLayout, VarlenAttention
 from clrelkt.encoders.ragged_networks import (
     BIASED,
     bert_embeddings,
+    cpu_layers,
     fused_layers,
     layer_weights,
     ragged_pass,
@@ -96,6 +98,7 @@ class TransformerNetwork(nn.Module):
         self._ragged = ragged_pass(model.config)
         self._groups = [] if self._ragged is None else layer_weights(model)
         self._fused = fused_layers(model)
+        self._on_cpu = cpu_layers(model)
 
     @property
     def embedding(self) -> nn.Parameter:
@@ -134,6 +137,10 @@ class TransformerNetwork(nn.Module):
             with torch.autocast(device.type, enabled=False):
                 embedded = bert_embeddings(self.model, batch.token_ids, layout)
                 states = self._fused(embedded.to(dtype), layout)
+        elif self._on_cpu is not None and self._on_cpu.can_run(device, dtype):
+            with torch.autocast(device.type, enabled=False):
+                embedded = bert_embeddings(self.model, batch.token_ids, layout)
+                states = self._on_cpu(embedded.to(dtype), layout)
         else:
             attention = VarlenAttention(layout) if unpadded else GroupedAttention(layout)
             with torch.autocast(device.type, enabled=False):
