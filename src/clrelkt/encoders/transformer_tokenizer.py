@@ -204,6 +204,11 @@ class TransformerTokenizer:
         Raises:
             EncoderError: a text holds a token outside ``rows``, or half of a surrogate pair.
         """
+        if self._index is None and len(texts) < _SMALL:
+            # Arrays cost more than a question.
+            few = self._source.encode(_with_prompt(texts, prompt))
+            if max(map(len, few), default=0) <= self.max_length:
+                return few
         flat, lengths = self._flat(texts, prompt)
         ids: list[int] = flat.tolist()
         ends = lengths.cumsum()
@@ -249,8 +254,7 @@ class TransformerTokenizer:
 
     def _flat(self, texts: Sequence[str], prompt: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids of all texts one behind the other, and their number of each text."""
-        whole = [prompt + text for text in texts] if prompt else list(texts)
-        flat, lengths = self._source.flat(whole)
+        flat, lengths = self._source.flat(_with_prompt(texts, prompt))
         too_long = np.flatnonzero(lengths > self.max_length).tolist()
         if too_long:
             cut = {
@@ -307,3 +311,7 @@ def _flattened(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
     flat = chain.from_iterable(ids)
     return np.fromiter(flat, dtype=np.int64, count=int(lengths.sum())), lengths
+
+
+def _with_prompt(texts: Sequence[str], prompt: str) -> list[str]:
+    return [prompt + text for text in texts] if prompt else list(texts)
