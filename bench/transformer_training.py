@@ -58,7 +58,7 @@ Work = Literal["transfer", "contrastive", "triplet"]
 QUESTION, PASSAGE = 16, 152
 WEIGHTS = TransferWeights(question=1.0, document=1.0, document_question=1.0, scale=1000.0)
 MARGIN, TEMPERATURE, RATE = 0.24, 0.05, 2e-5
-WARM_UP = 8
+WARM_UP, SMALL, SMALL_WARM_UP = 8, 64, 24
 FEW = 3
 ENDLESS = 10**9
 # The most that losses may differ by (relatively), and vectors by (as a share of their spread). In
@@ -97,9 +97,18 @@ class Job:
         return triplet_loss(*vectors, margin=MARGIN) / len(rows)
 
     @property
+    def warm_up(self) -> int:
+        """Steps before the clock; small batches come in more sizes, each with kernels to load."""
+        return warm_up(self.batch)
+
+    @property
     def tokens(self) -> int:
         """Tokens of an example, on average."""
         return QUESTION + PASSAGE * (len(self.columns) - 1)
+
+
+def warm_up(batch: int) -> int:
+    return WARM_UP if batch >= SMALL else SMALL_WARM_UP
 
 
 class Clock:
@@ -114,10 +123,10 @@ class Clock:
     def tick(self) -> None:
         """Count a step."""
         self._done += 1
-        if self._done == WARM_UP:
+        if self._done == self._job.warm_up:
             self._wait()
             self._began = time.perf_counter()
-        if self._done == WARM_UP + self._job.steps:
+        if self._done == self._job.warm_up + self._job.steps:
             self._wait()
             self.seconds = time.perf_counter() - self._began
 
@@ -292,7 +301,7 @@ def peer(job: Job, folder: Path, how: Peer, *, profiled: bool = False) -> float:
     else:
         run(job, model, clock, how.workers)
     if how.flash is not None:
-        encodings = (WARM_UP + job.steps) * len(job.columns)
+        encodings = (job.warm_up + job.steps) * len(job.columns)
         expected = encodings * model[0].config.num_hidden_layers
         print(f"peer computed with {how.flash.report(expected)}")
     return clock.seconds
@@ -334,7 +343,7 @@ def _trainer(job: Job, model: Any, clock: Clock, workers: int) -> None:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
             per_device_train_batch_size=job.batch,
-            max_steps=WARM_UP + job.steps,
+            max_steps=job.warm_up + job.steps,
             learning_rate=RATE,
             lr_scheduler_type="constant",
             optim="adamw_torch_fused",
@@ -451,7 +460,7 @@ def made_job(
     asked: Task, arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder
 ) -> Job:
     texts = MadeTexts(made_words(arguments.rows))
-    count = asked.batch * (WARM_UP + asked.steps)
+    count = asked.batch * (warm_up(asked.batch) + asked.steps)
     lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if asked.work == "triplet" else 2]
     columns = tuple(texts.draw(count, length) for length in lengths)
     device = encoder.device
@@ -570,7 +579,7 @@ def asked_peer(arguments: argparse.Namespace, device: torch.device) -> Peer:
 
 def shortened(job: Job, steps: int) -> Job:
     """Return the first steps of a job."""
-    count = job.batch * (WARM_UP + steps)
+    count = job.batch * (job.warm_up + steps)
     return replace(
         job,
         steps=steps,
@@ -597,10 +606,10 @@ def compare(
         peer(few, folder, how, profiled=True)
     if arguments.profile_ours:
         ours(job, encoder)
-        show_kernels(lambda: ours(job, encoder), WARM_UP + job.steps)
+        show_kernels(lambda: ours(job, encoder), job.warm_up + job.steps)
     if arguments.rounds:
         # A process loads kernels of new shapes the first time that they are met.
-        print(f"a round of {WARM_UP + FEW} steps that does not count")
+        print(f"a round of {job.warm_up + FEW} steps that does not count")
         ours(few, encoder)
         peer(few, folder, how)
     sides = []

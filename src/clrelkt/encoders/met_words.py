@@ -43,18 +43,33 @@ class FoundWords:
         return [data[start : end - 1].decode() for start, end in limits]
 
 
+class _Table(NamedTuple):
+    """All arrays at one moment. Words are added behind the ``used`` that are in it."""
+
+    slots: np.ndarray
+    spelling: np.ndarray
+    spelling_starts: np.ndarray
+    rows: np.ndarray
+    ids: np.ndarray
+    id_starts: np.ndarray
+    used: int
+
+
 class MetWords:
-    """Words that have been met, and the token ids of each that has some of its own."""
+    """Words that have been met, and the token ids of each that has some of its own.
+
+    One thread at a time may add words; others may look them up meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._slots = np.full(_FIRST_SLOTS, -1, dtype=np.int32)
         self._spelling = _Rows(np.uint8)
         self._ids = _Rows(np.int32)
         self._rows = _Growing(np.int32)
         self._characters = 0
+        self._table = self._now(np.full(_FIRST_SLOTS, -1, dtype=np.int32))
 
     def __len__(self) -> int:
-        return self._rows.used
+        return self._table.used
 
     def has_room(self, new: Sequence[str], words: int, characters: int) -> bool:
         """Whether with ``new`` it would keep to limits. When it is empty it always would."""
@@ -64,25 +79,33 @@ class MetWords:
 
     def add(self, words: Sequence[str], ids: Sequence[Sequence[int] | None]) -> None:
         """Take in words that are not known yet; None: its ids depend on the text."""
-        first = len(self)
+        first, slots = len(self), self._table.slots
         self._characters += sum(map(len, words))
         self._spelling.extend([word.encode() for word in words])
         known = [own for own in ids if own is not None]
         numbers = iter(range(len(self._ids), len(self._ids) + len(known)))
         self._ids.extend(known)
         self._rows.extend([_APART_FROM_NONE if own is None else next(numbers) for own in ids])
-        if 2 * len(self) > len(self._slots):
-            size = 1 << (4 * len(self)).bit_length()
-            self._slots = np.full(size, -1, dtype=np.int32)
+        if 2 * self._rows.used > len(slots):
+            slots = np.full(1 << (4 * self._rows.used).bit_length(), -1, dtype=np.int32)
             first = 0
-        _compiled().insert(self._slots, *self._spelling.table, first, len(self))
+        _compiled().insert(slots, *self._spelling.table, first, self._rows.used)
+        self._table = self._now(slots)
 
     def found(self, joined: np.ndarray, count: int) -> FoundWords:
         """Look up the words of ``joined``, UTF-8 of texts joined by spaces; they are ``count``."""
         rows = np.empty(count, dtype=np.int32)
         starts = np.empty(count + 1, dtype=np.int64)
+        table = self._table
         _compiled().find(
-            joined, self._slots, *self._spelling.table, self._rows.values, starts, rows
+            joined,
+            table.slots,
+            table.spelling,
+            table.spelling_starts,
+            table.rows,
+            table.used,
+            starts,
+            rows,
         )
         return FoundWords(joined, starts, rows)
 
@@ -101,12 +124,15 @@ class MetWords:
         """
         lengths = np.empty(len(counts), dtype=np.int64)
         whole = whole.copy()
-        code = _compiled()
-        ids, starts = self._ids.table
-        code.measure(rows, counts, starts, len(before) + len(behind), lengths, whole)
+        code, table = _compiled(), self._table
+        code.measure(rows, counts, table.id_starts, len(before) + len(behind), lengths, whole)
         flat = np.empty(int(lengths.sum()), dtype=np.int64)
-        code.gather(rows, counts, ids, starts, before, behind, flat)
+        code.gather(rows, counts, table.ids, table.id_starts, before, behind, flat)
         return flat, lengths, whole
+
+    def _now(self, slots: np.ndarray) -> _Table:
+        spelling, ids = self._spelling.table, self._ids.table
+        return _Table(slots, *spelling, self._rows.values, *ids, self._rows.used)
 
 
 class _Growing:
@@ -201,6 +227,7 @@ def _find(
     spelling: np.ndarray,
     spelling_starts: np.ndarray,
     known: np.ndarray,
+    count: int,
     starts: np.ndarray,
     rows: np.ndarray,
 ) -> None:
@@ -217,12 +244,14 @@ def _find(
         row = UNMET
         while slots[slot] >= 0:
             other = slots[slot]
-            begin = spelling_starts[other]
-            if spelling_starts[other + 1] - begin == end - start:
-                same = 0
-                while same < end - start and spelling[begin + same] == joined[start + same]:
+            # Another thread may be adding words that are not in these arrays.
+            if other < count:
+                begin = spelling_starts[other]
+                size = spelling_starts[other + 1] - begin
+                same = 0 if size == end - start else -1
+                while 0 <= same < size and spelling[begin + same] == joined[start + same]:
                     same += 1
-                if same == end - start:
+                if same == size:
                     row = known[other]
                     break
             slot = (slot + np.uint64(1)) & mask

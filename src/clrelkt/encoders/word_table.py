@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from clrelkt.encoders.met_words import UNMET, FoundWords, MetWords, is_compiled
+from clrelkt.encoders.met_words import UNMET, MetWords, is_compiled
 from clrelkt.encoders.word_rules import WordRules
 
 __all__ = ["WordTable", "spliced"]
@@ -34,8 +34,7 @@ class WordTable:
     there would be more: which words are frequent changes with the language of the texts, and what
     is met again is soon known again. Half a million words of nine characters take some 40 MB.
 
-    Several threads may use it at once; they wait for each other, but not for Python. Copied or
-    pickled it knows no words.
+    Several threads may use it at once. Copied or pickled it knows no words.
     """
 
     def __init__(
@@ -118,28 +117,37 @@ class WordTable:
         if whole.any():
             texts = ["" if long else text for text, long in zip(texts, whole.tolist(), strict=True)]
             counts[whole] = 1
-        joined = np.frombuffer(" ".join(texts).encode(), dtype=np.uint8)
-        with self._lock:
-            found = self._met.found(joined, int(counts.sum()))
-            if (found.rows == UNMET).any():
-                self._learn(found)
-                found = self._met.found(joined, int(counts.sum()))
-            return self._met.gathered(found.rows, counts, whole, *self._around)
+        joined, words = np.frombuffer(" ".join(texts).encode(), dtype=np.uint8), int(counts.sum())
+        met = self._met
+        found = met.found(joined, words)
+        if (found.rows == UNMET).any():
+            with self._lock:
+                met = self._learned(joined, words)
+            found = met.found(joined, words)
+        return met.gathered(found.rows, counts, whole, *self._around)
 
-    def _learn(self, found: FoundWords) -> None:
-        """Meet those of the words found that are not known and not too long."""
-        unmet = found.words(found.rows == UNMET)
-        new = [word for word in dict.fromkeys(unmet) if len(word) <= _LONGEST]
+    def _learned(self, joined: np.ndarray, words: int) -> MetWords:
+        """Return what knows all words of joined texts but those that are too long."""
+        found = self._met.found(joined, words)
+        new = _short(found.words(found.rows == UNMET))
         if not self._met.has_room(new, self._most_words, _CHARACTERS):
             self._met = MetWords()
-            every = found.words(np.ones(len(found.rows), dtype=np.bool_))
-            new = [word for word in dict.fromkeys(every) if len(word) <= _LONGEST]
+            new = _short(found.words(np.ones(words, dtype=np.bool_)))
+        self._meet(new)
+        return self._met
+
+    def _meet(self, new: Sequence[str]) -> None:
         if not new:
             return
         apart = self._rules.apart(new)
         cut = self._backend.encode_batch_fast(list(compress(new, apart)), add_special_tokens=False)
         ids = iter([one.ids for one in cut])
         self._met.add(new, [next(ids) if alone else None for alone in apart])
+
+
+def _short(words: Sequence[str]) -> list[str]:
+    """Return the distinct words that are not too long to keep."""
+    return [word for word in dict.fromkeys(words) if len(word) <= _LONGEST]
 
 
 def spliced(
