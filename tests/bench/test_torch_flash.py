@@ -111,7 +111,7 @@ def test_loss_and_gradients_are_those_of_the_padded_peer(
     for name, gradient in gradients.items():
         most = float(gradient.abs().max())
         torch.testing.assert_close(
-            own_gradients[name], gradient, rtol=1e-4, atol=1e-4 * most + 1e-7, msg=name
+            own_gradients[name], gradient, rtol=1e-3, atol=2e-3 * most + 1e-7, msg=name
         )
 
 
