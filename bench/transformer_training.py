@@ -98,8 +98,8 @@ class Job:
 
     @property
     def warm_up(self) -> int:
-        """Steps before the clock; small batches come in more sizes, each with kernels to load."""
-        return warm_up(self.batch)
+        """Steps before the clock."""
+        return warm_up(self.batch, self.device)
 
     @property
     def tokens(self) -> int:
@@ -107,8 +107,9 @@ class Job:
         return QUESTION + PASSAGE * (len(self.columns) - 1)
 
 
-def warm_up(batch: int) -> int:
-    return WARM_UP if batch >= SMALL else SMALL_WARM_UP
+def warm_up(batch: int, device: torch.device) -> int:
+    """Return the steps before the clock; on a GPU a small batch's sizes are so many more."""
+    return SMALL_WARM_UP if device.type == "cuda" and batch < SMALL else WARM_UP
 
 
 class Clock:
@@ -460,7 +461,7 @@ def made_job(
     asked: Task, arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder
 ) -> Job:
     texts = MadeTexts(made_words(arguments.rows))
-    count = asked.batch * (warm_up(asked.batch) + asked.steps)
+    count = asked.batch * (warm_up(asked.batch, encoder.device) + asked.steps)
     lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if asked.work == "triplet" else 2]
     columns = tuple(texts.draw(count, length) for length in lengths)
     device = encoder.device

@@ -126,7 +126,7 @@ def test_training_takes_the_unpadded_way_alone(
     with flash.registered():
         seconds = bench.peer(job, folder, bench.Peer(trainer, workers=0, flash=flash))
     assert seconds > 0
-    calls = 2 * 2 * (bench.WARM_UP + job.steps)
+    calls = 2 * 2 * (job.warm_up + job.steps)
     assert f"unpadded attention in float32: {calls} calls" in capsys.readouterr().out
 
 
