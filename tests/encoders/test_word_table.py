@@ -34,6 +34,7 @@ from transformers import PreTrainedTokenizerFast
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import MuseEncoder
 from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
+from clrelkt.encoders.word_rules import WordRules
 from clrelkt.encoders.word_table import WordTable, spliced
 from clrelkt.errors import EncoderError
 
@@ -341,6 +342,19 @@ def test_a_tokenizer_whose_words_depend_on_each_other_has_no_table(kind: str) ->
     assert WordTable.of(backend, MARKS) is not None
     UNFIT[kind](backend)
     assert WordTable.of(backend, MARKS) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [("stripped", True), ("metaspace", False), ("ALBERT", False), ("XLM-R", True), ("gaps", False)],
+)
+def test_whether_a_text_with_two_spaces_is_cut_by_words(
+    pipelines: Pipelines, name: str, alone: bool
+) -> None:
+    rules = WordRules.of(pipelines[name])
+    assert rules is not None
+    # The normaliser makes a space of the second word's first character.
+    assert rules.apart(["", "\ufeffword"]) == [alone, name == "XLM-R"]
 
 
 class TestTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ _PROCESSORS = {"BertProcessing", "RobertaProcessing"}
 """What puts marks around a text and changes nothing else."""
 
 _UNDERSCORE = "\u2581"
+_CONTROLS = frozenset("\u00ad\u200b\u200e\u200f\u2060\ufeff")
 _NOT_FIRST = frozenset("\u0e33\u0eb3\uff9e\uff9f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _NOT_LAST = frozenset(
     "\u0d4e\U000111c2\U000111c3\U000113d1\U0001193f\U00011941\U00011a3a\U00011a84\U00011a85"
@@ -55,11 +57,13 @@ class WordRules:
     """What is known of a tokenizer whose texts' ids are those of their words one after the other.
 
     Words are what stands between the characters U+0020 of a text. ``spaces_count``: an empty word
-    has tokens of its own.
+    has tokens of its own, unless ``gaps_vanish``: several spaces are as good as one and those at
+    the ends of a text as none.
     """
 
     steps: tuple[_Step, ...]
     spaces_count: bool
+    gaps_vanish: bool
     added: tuple[str, ...]
 
     @classmethod
@@ -76,12 +80,12 @@ class WordRules:
             return None
         if not _only_marks(_state(backend.post_processor)):
             return None
-        rules = cls(steps, spaces_count, ())
+        rules = cls(steps, spaces_count, spaces_count and _gaps_vanish(steps), ())
         contents = {token.content for token in backend.get_added_tokens_decoder().values()}
         contents |= {rules._normalised(content) for content in contents}
         if any(content.split() != [content] for content in contents):
             return None
-        return cls(steps, spaces_count, tuple(sorted(contents)))
+        return dataclasses.replace(rules, added=tuple(sorted(contents)))
 
     def apart(self, words: Sequence[str]) -> list[bool]:
         """Return of each word whether its ids are the same alone and in every text.
@@ -99,7 +103,10 @@ class WordRules:
             forms = list(map(step.normalise, forms))
         if self.spaces_count:
             found = _both(found, map(_is_bare, forms))
-        return _both(found, self._free_of_added(forms))
+        found = _both(found, self._free_of_added(forms))
+        if self.gaps_vanish:
+            found = [alone or not word for alone, word in zip(found, words, strict=True)]
+        return found
 
     def _free_of_added(self, words: Sequence[str]) -> list[bool]:
         together = " ".join(words)
@@ -179,6 +186,17 @@ def _steps(normaliser: Any) -> tuple[_Step, ...] | None:
     return (step,)
 
 
+def _gaps_vanish(steps: tuple[_Step, ...]) -> bool:
+    """Whether the last two steps, and no others, take away what spaces are too many.
+
+    One space at the start of a text is the sign of it that stands before every first word.
+    """
+    if [step.at_spaces for step in steps] != [False] * (len(steps) - 2) + [True, True]:
+        return False
+    stripped = steps[-2].normalise("a b  ")
+    return stripped == "a b" and steps[-1].normalise("a  b") in (f"a{_UNDERSCORE}b", "a b")
+
+
 def _step(normaliser: Any, state: dict[str, Any]) -> _Step | None:
     kind, normalise = state["type"], normaliser.normalize_str
     if kind in _BY_CHARACTER:
@@ -210,8 +228,8 @@ def _is_own_clusters(word: str) -> bool:
         return True
     first, last = word[0], word[-1]
     return (
-        unicodedata.category(first)[0] in "LNPSZ"
+        (first in _CONTROLS or unicodedata.category(first)[0] in "LNPSZ")
         and first not in _NOT_FIRST
-        and unicodedata.category(last)[0] in "LNPSZM"
+        and (last in _CONTROLS or unicodedata.category(last)[0] in "LNPSZM")
         and last not in _NOT_LAST
     )
