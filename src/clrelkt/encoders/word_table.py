@@ -32,7 +32,7 @@ class WordTable:
 
     It keeps at most ``most_words`` words, of 8 million characters in all, and forgets them all when
     there would be more: which words are frequent changes with the language of the texts, and what
-    is met again is soon known again. Half a million words of nine characters take some 40 MB.
+    is met again is soon known again. Half a million words of nine characters take some 35 MB.
 
     Several threads may use it at once. Copied or pickled it knows no words.
     """
