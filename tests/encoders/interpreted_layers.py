@@ -11,12 +11,23 @@ from torch.nn import functional
 from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.layer_rooms import LayerParameters
+from clrelkt.encoders.product_kernels import (
+    GeluProducts,
+    ProductTiles,
+    gelu_product,
+    gelu_product_backward,
+)
 from clrelkt.encoders.ragged_kernels import LayerTiles
 from clrelkt.encoders.ragged_layout import TextLayout
 from clrelkt.encoders.text_blocks import SpanTable, text_blocks
 
 WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5
 LAYERS = 2
+PRODUCTS = GeluProducts(
+    ProductTiles(rows=32, columns=16, depth=16, group=2),
+    ProductTiles(rows=16, columns=16, depth=16, group=2),
+    least_rows=0,
+)
 # Several texts in a block, a text of several blocks, one of exactly one, a single token.
 LENGTHS = {
     "mixed": (3, 17, 1, 40, 5, 33, 16, 2),
@@ -68,10 +79,15 @@ def plain(states: torch.Tensor, own: LayerParameters, layout: TextLayout) -> tor
     )
 
 
-def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
+def check(
+    lengths: tuple[int, ...],
+    dtype: torch.dtype,
+    limit: float,
+    products: GeluProducts | None = None,
+) -> None:
     layout = TextLayout(torch.tensor(lengths), lengths)
     tokens = sum(lengths)
-    tiles = LayerTiles(lines=4, programs=5, block=16)
+    tiles = LayerTiles(lines=4, programs=5, block=16, gelu_products=products)
     pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
     right, exact = made(torch.float64, tokens)
     expected = right
@@ -98,14 +114,17 @@ def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float) -> None:
         assert error < limit, f"{name}, {lengths}, {dtype}: off by {error:.2g}"
 
 
-def check_filled(lengths: tuple[int, ...]) -> None:
+def check_filled(
+    lengths: tuple[int, ...], dtype: torch.dtype, limit: float, products: GeluProducts | None = None
+) -> None:
     """A recorded batch is filled up with tokens and with blocks that hold nothing."""
-    tokens, tiles = sum(lengths), LayerTiles(lines=4, programs=5, block=16)
+    tokens = sum(lengths)
+    tiles = LayerTiles(lines=4, programs=5, block=16, gelu_products=products)
     given, parameters = made(torch.float32, tokens)
     layers = FusedLayers(
         [LayerParameters(*(p.detach() for p in own)) for own in parameters], 3, 1e-5
     )
-    views = layers._room.filled(layers._parameters, torch.float32)
+    views = layers._room.filled(layers._parameters, dtype)
     pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
     found = []
     for fill, blocks in ((0, 0), (21, 4)):
@@ -113,7 +132,9 @@ def check_filled(lengths: tuple[int, ...]) -> None:
         firsts = text_blocks(whole, tiles.block)
         table = SpanTable(tokens + fill, len(firsts) - 1 + blocks)
         spans = table.spans(table.made(whole, firsts))
-        states, grad = (functional.pad(own.detach(), (0, 0, 0, fill)) for own in (given, pull))
+        states, grad = (
+            functional.pad(own.detach(), (0, 0, 0, fill)).to(dtype) for own in (given, pull)
+        )
         room = layers.new_gradients(slice(0, LAYERS))
         outputs, kept = layers.ahead(views, states, spans, tiles, keep=True)
         grad = layers.back(views, room, kept, grad, spans, tiles)
@@ -122,14 +143,48 @@ def check_filled(lengths: tuple[int, ...]) -> None:
             [outputs[:tokens], grad[:tokens], *(part for own in room for part in own.parts)]
         )
     for own, other in zip(*found, strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(own, other, rtol=limit, atol=10 * limit)
+
+
+def check_products(rows: int, depth: int, columns: int, products: GeluProducts) -> None:
+    """Compare both ways through a product and its GELU with what they are in double precision."""
+    generator = torch.Generator().manual_seed(rows)
+
+    def drawn(*shape: int, scale: float) -> torch.Tensor:
+        return (torch.randn(*shape, generator=generator) * scale).half()
+
+    states, grad = drawn(rows, depth, scale=2.0), drawn(rows, depth, scale=1.0)
+    weight, bias = drawn(columns, depth, scale=depth**-0.5), drawn(columns, scale=1.0)
+    outer = drawn(depth, columns, scale=depth**-0.5)
+    before = functional.linear(states.double(), weight.double(), bias.double()).requires_grad_()
+    expected = functional.gelu(before)
+    (expected * (grad.double() @ outer.double())).sum().backward()
+    inner, slopes = gelu_product(states, weight, bias, products.forward, keep=True)
+    alone, nothing = gelu_product(states, weight, bias, products.forward, keep=False)
+    assert nothing is None
+    assert slopes is not None
+    assert torch.equal(alone, inner)
+    # Rounding to 11 bits is off by 2**-11 of a number at most.
+    torch.testing.assert_close(inner.double(), expected.detach(), rtol=6e-4, atol=2e-6)
+    table = torch.full((2 + products.blocks(rows) * 2, columns + 3), float("nan"))
+    found = gelu_product_backward(grad, outer, slopes, table[:, 2:-1], products.backward)
+    assert before.grad is not None
+    torch.testing.assert_close(found.double(), before.grad, rtol=1.2e-3, atol=1e-3)
+    total = table[:, 2:-1].sum(0).double()
+    torch.testing.assert_close(total, before.grad.sum(0), rtol=1e-3, atol=rows**0.5 * 1e-3)
+    assert table[:, [0, 1, -1]].isnan().all()
 
 
 def main() -> None:
-    check_filled(LENGTHS["mixed"])
+    # Blocks that end with the last row or beyond it; one step and several.
+    for rows, depth, columns in ((70, 48, 80), (32, 16, 32), (1, 16, 16)):
+        check_products(rows, depth, columns, PRODUCTS)
+    check_filled(LENGTHS["mixed"], torch.float32, 1e-5)
+    check_filled(LENGTHS["mixed"], torch.float16, 1e-3, PRODUCTS)
     for lengths in LENGTHS.values():
         check(lengths, torch.float32, 1e-5)
-    check(LENGTHS["mixed"], torch.float16, 1e-2)
+    for products in (None, PRODUCTS):
+        check(LENGTHS["mixed"], torch.float16, 1e-2, products)
     print("as expected")
 
 

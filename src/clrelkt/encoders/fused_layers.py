@@ -50,7 +50,10 @@ _RECORDED_SHARE = 0.08
 
 
 class _Kept(NamedTuple):
-    """What a layer's way back needs of its way there."""
+    """What a layer's way back needs of its way there.
+
+    ``before`` is what the GELU was taken of; its derivative there, where a product ends with it.
+    """
 
     states: torch.Tensor
     packed: torch.Tensor
@@ -215,6 +218,7 @@ class FusedLayers:
         self, states: torch.Tensor, views: LayerViews, spans: Spans, tiles: LayerTiles, keep: bool
     ) -> tuple[torch.Tensor, _Kept | None]:
         from clrelkt.encoders import ragged_kernels as kernels
+        from clrelkt.encoders.product_kernels import gelu_product
 
         own = views.parts
         packed = functional.linear(states, views.attention, views.attention_bias)
@@ -229,8 +233,15 @@ class FusedLayers:
             tiles,
             keep=keep,
         )
-        before = functional.linear(middle, own.inner, own.inner_bias)
-        inner = functional.gelu(before)
+        before: torch.Tensor | None
+        products = tiles.products_for(middle, own.inner.shape[0])
+        if products is None:
+            before = functional.linear(middle, own.inner, own.inner_bias)
+            inner = functional.gelu(before)
+        else:
+            inner, before = gelu_product(
+                middle, own.inner, own.inner_bias, products.forward, keep=keep
+            )
         found, second = kernels.add_norm(
             middle,
             functional.linear(inner, own.outer),
@@ -241,7 +252,7 @@ class FusedLayers:
             tiles,
             keep=keep,
         )
-        if first is None or second is None:
+        if first is None or second is None or before is None:
             return found, None
         kept = _Kept(states, packed, attended, levels, first, middle, before, inner, second)
         return found, kept
@@ -256,18 +267,29 @@ class FusedLayers:
         tiles: LayerTiles,
     ) -> torch.Tensor:
         from clrelkt.encoders import ragged_kernels as kernels
+        from clrelkt.encoders.product_kernels import gelu_product_backward
 
         own, to = views.parts, gradients.parts
         width, wide = kept.states.shape[1], kept.before.shape[1]
-        sums = kernels.Sums(grad, gradients.sums.shape[0], tiles.programs)
+        products = tiles.products_for(grad, wide)
+        programs = tiles.programs
+        if products is not None:
+            programs = max(programs, products.blocks(grad.shape[0]))
+        sums = kernels.Sums(grad, gradients.sums.shape[0], programs)
         # What flows past a half of the layer is the sum that the product is added to.
         grad = kernels.add_norm_backward(grad, kept.second, own.second_gain, sums, 0, tiles)
         _multiply(grad.T, kept.inner, to.outer)
-        grad_before = kernels.gelu_backward(grad @ own.outer, kept.before, sums, 3 * width)
+        after = 3 * width + wide
+        if products is None:
+            grad_before = kernels.gelu_backward(grad @ own.outer, kept.before, sums, 3 * width)
+        else:
+            bias = sums.table[:, 3 * width : after]
+            grad_before = gelu_product_backward(
+                grad, own.outer, kept.before, bias, products.backward
+            )
         _multiply(grad_before.T, kept.middle, to.inner)
         grad = grad.addmm_(grad_before, own.inner)
         del grad_before
-        after = 3 * width + wide
         grad = kernels.add_norm_backward(grad, kept.first, own.first_gain, sums, after, tiles)
         sums.total(gradients.sums)
         _multiply(grad.T, kept.attended, to.output)

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+from clrelkt.encoders.product_kernels import GELU_PRODUCTS, GeluProducts
 from clrelkt.encoders.text_blocks import Spans
 
 __all__ = [
@@ -37,7 +38,8 @@ class LayerTiles:
 
     ``lines`` rows are normalised at once; ``programs`` share the rows of a batch where gradients
     are summed (four for each multiprocessor of an H100 or H200). Attention compares ``block``
-    tokens with ``block`` others at a time.
+    tokens with ``block`` others at a time. Without ``gelu_products`` the device's library
+    multiplies and kernels of their own do the GELU.
     """
 
     lines: int = 2
@@ -45,6 +47,15 @@ class LayerTiles:
     block: int = 64
     warps: int = 4
     stages: int = 3
+    gelu_products: GeluProducts | None = GELU_PRODUCTS
+
+    def products_for(self, states: torch.Tensor, columns: int) -> GeluProducts | None:
+        """Return how ``states`` times ``columns`` others are multiplied up to the GELU.
+
+        None where the library's product and kernels of their own for the GELU are better.
+        """
+        found = self.gelu_products
+        return found if found is not None and found.suit(states, columns) else None
 
 
 class Moments(NamedTuple):
