@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import subprocess
 import sys
@@ -130,6 +131,42 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(kind: str) -> None:
     assert functional.cosine_similarity(vectors, right).min() > 0.999
     assert functional.cosine_similarity(grads, right_grads, dim=0) > 0.998
     assert abs(grads.norm() / right_grads.norm() - 1) < 0.02
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_product_ends_with_the_gelu_on_a_gpu_and_in_a_graph() -> None:
+    from clrelkt.encoders import product_kernels as kernels
+
+    products, (rows, depth, columns) = kernels.GELU_PRODUCTS, (9001, 128, 512)
+    drawn = functools.partial(torch.randn, device="cuda", dtype=torch.bfloat16)
+    states, grad, bias = drawn(rows, depth), drawn(rows, depth), drawn(columns)
+    weight, outer = drawn(columns, depth) * depth**-0.5, drawn(depth, columns) * depth**-0.5
+    if not products.suit(states, columns):
+        pytest.skip("needs a GPU of the kind that the kernels are made for")
+    sums = states.new_empty((products.blocks(rows) * 3 - 1, columns + 4), dtype=torch.float32)
+
+    def work() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        sums.fill_(float("nan"))
+        inner, slopes = kernels.gelu_product(states, weight, bias, products.forward, keep=True)
+        assert slopes is not None
+        back = kernels.gelu_product_backward(grad, outer, slopes, sums[:, 4:], products.backward)
+        return inner, back, sums[:, 4:].sum(0)
+
+    work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = work()
+    for _ in range(2):
+        states.normal_()
+        grad.normal_()
+        graph.replay()
+        before = functional.linear(states.double(), weight.double(), bias.double())
+        expected = functional.gelu(before.requires_grad_())
+        expected.backward(grad.double() @ outer.double())
+        wanted = expected, before.grad, before.grad.sum(0)
+        for found, right, direct in zip(recorded, wanted, work(), strict=True):
+            assert torch.equal(found, direct)
+            assert (found - right).norm() < 5e-3 * right.norm()
 
 
 def random_batch(tokens: int) -> RaggedBatch:
