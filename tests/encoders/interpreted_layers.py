@@ -5,6 +5,8 @@ Triton reads TRITON_INTERPRET when it is imported, so that a process has one kin
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional
 
@@ -19,7 +21,7 @@ from clrelkt.encoders.product_kernels import (
 )
 from clrelkt.encoders.ragged_kernels import LayerTiles
 from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import SpanTable, text_blocks
+from clrelkt.encoders.text_blocks import SpanTable, TextBlocks
 
 WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5
 LAYERS = 2
@@ -79,15 +81,9 @@ def plain(states: torch.Tensor, own: LayerParameters, layout: TextLayout) -> tor
     )
 
 
-def check(
-    lengths: tuple[int, ...],
-    dtype: torch.dtype,
-    limit: float,
-    products: GeluProducts | None = None,
-) -> None:
+def check(lengths: tuple[int, ...], dtype: torch.dtype, limit: float, tiles: LayerTiles) -> None:
     layout = TextLayout(torch.tensor(lengths), lengths)
     tokens = sum(lengths)
-    tiles = LayerTiles(lines=4, programs=5, block=16, gelu_products=products)
     pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
     right, exact = made(torch.float64, tokens)
     expected = right
@@ -115,11 +111,10 @@ def check(
 
 
 def check_filled(
-    lengths: tuple[int, ...], dtype: torch.dtype, limit: float, products: GeluProducts | None = None
+    lengths: tuple[int, ...], dtype: torch.dtype, limit: float, tiles: LayerTiles
 ) -> None:
     """A recorded batch is filled up with tokens and with blocks that hold nothing."""
     tokens = sum(lengths)
-    tiles = LayerTiles(lines=4, programs=5, block=16, gelu_products=products)
     given, parameters = made(torch.float32, tokens)
     layers = FusedLayers(
         [LayerParameters(*(p.detach() for p in own)) for own in parameters], 3, 1e-5
@@ -128,10 +123,16 @@ def check_filled(
     pull = torch.randn(tokens, WIDTH, generator=torch.Generator().manual_seed(1))
     found = []
     for fill, blocks in ((0, 0), (21, 4)):
-        whole = [*lengths, *[1] * fill]
-        firsts = text_blocks(whole, tiles.block)
-        table = SpanTable(tokens + fill, len(firsts) - 1 + blocks)
-        spans = table.spans(table.made(whole, firsts))
+        filled = [*lengths, *[1] * fill]
+        own_blocks = TextBlocks.of(filled, tiles.block, tiles.whole)
+        fitting = SpanTable.fitting(own_blocks)
+        table = SpanTable(
+            fitting.tokens,
+            fitting.blocks + blocks,
+            fitting.wholes + blocks * bool(tiles.whole),
+            fitting.parts + blocks,
+        )
+        spans = table.spans(table.made(filled, own_blocks))
         states, grad = (
             functional.pad(own.detach(), (0, 0, 0, fill)).to(dtype) for own in (given, pull)
         )
@@ -179,12 +180,16 @@ def main() -> None:
     # Blocks that end with the last row or beyond it; one step and several.
     for rows, depth, columns in ((70, 48, 80), (32, 16, 32), (1, 16, 16)):
         check_products(rows, depth, columns, PRODUCTS)
-    check_filled(LENGTHS["mixed"], torch.float32, 1e-5)
-    check_filled(LENGTHS["mixed"], torch.float16, 1e-3, PRODUCTS)
+    tiles = LayerTiles(lines=4, programs=5, block=16, gelu_products=None)
+    # Texts of one, two and three blocks, and such as are cut into parts.
+    whole = replace(tiles, whole=48)
+    check_filled(LENGTHS["mixed"], torch.float32, 1e-5, replace(tiles, whole=32))
+    check_filled(LENGTHS["mixed"], torch.float16, 1e-3, replace(tiles, gelu_products=PRODUCTS))
     for lengths in LENGTHS.values():
-        check(lengths, torch.float32, 1e-5)
-    for products in (None, PRODUCTS):
-        check(LENGTHS["mixed"], torch.float16, 1e-2, products)
+        check(lengths, torch.float32, 1e-5, whole)
+    check(LENGTHS["mixed"], torch.float32, 1e-5, tiles)
+    check(LENGTHS["mixed"], torch.float16, 1e-2, whole)
+    check(LENGTHS["mixed"], torch.float16, 1e-2, replace(tiles, gelu_products=PRODUCTS))
     print("as expected")
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.layer_graphs import rounded
 from clrelkt.encoders.layer_rooms import LayerParameters
 from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import SpanTable, text_blocks
+from clrelkt.encoders.text_blocks import SpanTable, TextBlocks, text_blocks
 from clrelkt.encoders.transformer import TransformerNetwork
 
 transformers = pytest.importorskip("transformers")
@@ -57,6 +57,29 @@ def test_blocks_hold_every_token_once_and_long_texts_alone(lengths: list[int], m
         whole = list(range(row, row + length, most)) if length > most else [row][: len(inside)]
         assert inside == whole
         row += length
+
+
+def test_whole_texts_and_parts_by_hand() -> None:
+    found = TextBlocks.of((3, 5, 1, 20, 2, 8, 1, 24, 25), 8, 24)
+    wholes = [(0, 8), (8, 9), (9, 29), (29, 31), (31, 39), (39, 40), (40, 64)]
+    assert found.wholes == wholes
+    assert found.parts == [(64, 72), (72, 80), (80, 88), (88, 89)]
+    assert found.firsts[-1] == 89
+    cut = TextBlocks.of((3, 5, 9), 8, 0)
+    assert cut == ([0, 8, 16, 17], [], [(0, 8), (8, 16), (16, 17)])
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(1, 16))
+def test_each_token_is_in_a_whole_or_a_part(lengths: list[int], most: int) -> None:
+    firsts, wholes, parts = TextBlocks.of(lengths, most, 3 * most)
+    rows = sorted(row for first, stop in [*wholes, *parts] for row in range(first, stop))
+    assert rows == list(range(sum(lengths)))
+    edges = {0, *accumulate(lengths)}
+    assert all({first, stop} <= edges and stop - first <= 3 * most for first, stop in wholes)
+    # A table that is rounded up has as many of either as of blocks.
+    assert max(len(wholes), len(parts)) <= len(firsts) - 1
+    several = [(first, stop) for first, stop in wholes if edges & set(range(first + 1, stop))]
+    assert all(stop - first <= most for first, stop in several)
 
 
 def small_network(kind: str, **changes: object) -> TransformerNetwork:
@@ -187,15 +210,20 @@ def test_sizes_to_record_are_few_and_little_larger(number: int, sizes: int, leas
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(0, 5))
 def test_a_table_of_spans_says_where_texts_lie(lengths: list[int], empty: int) -> None:
-    firsts = text_blocks(lengths, 16)
-    table = SpanTable(sum(lengths), len(firsts) - 1 + empty)
-    spans = table.spans(table.made(lengths, firsts))
+    blocks = TextBlocks.of(lengths, 16, 32)
+    firsts, wholes, parts = blocks
+    table = SpanTable(
+        sum(lengths), len(firsts) - 1 + empty, len(wholes) + 2 * empty, len(parts) + empty
+    )
+    spans = table.spans(table.made(lengths, blocks))
     row = 0
     for length in lengths:
         assert set(spans.starts[row : row + length].tolist()) == {row}
         assert set(spans.ends[row : row + length].tolist()) == {row + length}
         row += length
     assert spans.blocks.tolist() == [*firsts, *[row] * empty]
+    assert spans.wholes.tolist() == [*map(list, wholes), *[[row, row]] * 2 * empty]
+    assert spans.parts.tolist() == [*map(list, parts), *[[row, row]] * empty]
     # A block of no tokens looks behind the last one, and must find no text there.
     assert spans.starts[row] == row
 

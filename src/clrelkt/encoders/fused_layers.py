@@ -28,7 +28,7 @@ from clrelkt.encoders.layer_rooms import (
 )
 from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import Spans, SpanTable, text_blocks
+from clrelkt.encoders.text_blocks import Spans, SpanTable, TextBlocks
 from clrelkt.encoders.triton_kernels import has_kernels, on_device
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class FusedLayers:
         if tiles is None:
             from clrelkt.encoders.ragged_kernels import LayerTiles
 
-            tiles = LayerTiles()
+            tiles = LayerTiles.of(states.shape[1] // self._heads)
         flat = [part for own in self._parameters for part in own]
         keep = torch.is_grad_enabled() and any(part.requires_grad for part in (states, *flat))
         views = self._room.filled(self._parameters, states.dtype)
@@ -150,7 +150,7 @@ class FusedLayers:
                 played = self._recordings(states.device, views, tiles)(states, layout.host_lengths)
             if played is not None:
                 return played
-        spans = _spans(layout.host_lengths, tiles.block, states.device)
+        spans = _spans(layout.host_lengths, tiles, states.device)
         for run in _runs(views):
             parameters = [part for own in self._parameters[run] for part in own]
             states = _Layers.apply(  # type: ignore[no-untyped-call]
@@ -211,6 +211,7 @@ class FusedLayers:
                 most=int(min(_RECORDED_PRODUCTS / products, _RECORDED_SHARE * memory / kept)),
                 token_bytes=kept,
                 block=tiles.block,
+                whole=tiles.whole,
             )
         return self._room.recordings
 
@@ -370,10 +371,10 @@ def _runs(views: Sequence[LayerViews]) -> list[slice]:
     return [slice(start, start + _AT_ONCE) for start in range(0, len(views), _AT_ONCE)]
 
 
-def _spans(lengths: Sequence[int], block: int, device: torch.device) -> Spans:
-    firsts = text_blocks(lengths, block)
-    table = SpanTable(sum(lengths), len(firsts) - 1)
-    return table.spans(to_device(table.made(lengths, firsts), device))
+def _spans(lengths: Sequence[int], tiles: LayerTiles, device: torch.device) -> Spans:
+    blocks = TextBlocks.of(lengths, tiles.block, tiles.whole)
+    table = SpanTable.fitting(blocks)
+    return table.spans(to_device(table.made(lengths, blocks), device))
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, to: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from clrelkt.encoders.ragged import to_device
-from clrelkt.encoders.text_blocks import Spans, SpanTable, text_blocks
+from clrelkt.encoders.text_blocks import Spans, SpanTable, TextBlocks
 
 __all__ = ["LayerRun", "Recordings", "rounded"]
 
@@ -98,12 +98,14 @@ class Recordings:
         most: int,
         token_bytes: int,
         block: int,
+        whole: int,
     ) -> None:
         self._make_runs = make_runs
         self._device = device
         self._most = most
         self._token_bytes = token_bytes
         self._block = block
+        self._whole = whole
         self._runs: tuple[LayerRun, ...] = ()
         self._edges: _Edges | None = None
         self._pool = torch.cuda.graph_pool_handle()
@@ -124,9 +126,11 @@ class Recordings:
         if whole > self._most or self._in_flight() or torch.cuda.is_current_stream_capturing():
             return None
         filled = [*lengths, *[1] * (whole - tokens)]
-        firsts = text_blocks(filled, self._block)
-        size = SpanTable(whole, rounded(len(firsts) - 1, _BLOCK_SIZES))
-        recording = self._recording(size, size.made(filled, firsts), states)
+        blocks = TextBlocks.of(filled, self._block, self._whole)
+        # Wholes or parts are never more than blocks: sizes that differ in them alone would be many.
+        most = rounded(len(blocks.firsts) - 1, _BLOCK_SIZES)
+        size = SpanTable(whole, most, most * bool(blocks.wholes), most * bool(blocks.parts))
+        recording = self._recording(size, size.made(filled, blocks), states)
         if recording is None:
             return None
         flight = _Flight(tokens)

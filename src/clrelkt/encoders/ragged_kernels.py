@@ -3,11 +3,12 @@
 Each reads and writes a token's row as few times as can be, and adds up the gradients of biases and
 gains on the way. Such sums are float32: one row of ``Sums`` for each program, always taken in the
 same order. Attention goes over blocks of neighbouring tokens, whatever texts they belong to: many
-short texts fill a block as well as a part of a long one does.
+short texts fill a block as well as a part of a long one does. Back it goes over whole texts, where
+they are short enough for the gradients of all their queries to lie in registers.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import triton
@@ -30,6 +31,9 @@ __all__ = [
 _LOG2_E = 1.4426950408889634
 _COLUMNS = 1024
 _PULLED = 64
+_BLOCK = 64
+_WHOLE_WIDTH = 64
+_WHOLE_TILES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,15 @@ class LayerTiles:
 
     ``lines`` rows are normalised at once; ``programs`` share the rows of a batch where gradients
     are summed (four for each multiprocessor of an H100 or H200). Attention compares ``block``
-    tokens with ``block`` others at a time. Without ``gelu_products`` the device's library
-    multiplies and kernels of their own do the GELU.
+    tokens with ``block`` others at a time; back it takes texts of up to ``whole`` tokens, which are
+    at most three blocks, as a whole. Without ``gelu_products`` the device's library multiplies and
+    kernels of their own do the GELU.
     """
 
     lines: int = 2
     programs: int = 528
-    block: int = 64
+    block: int = _BLOCK
+    whole: int = 0
     warps: int = 4
     stages: int = 3
     gelu_products: GeluProducts | None = GELU_PRODUCTS
@@ -56,6 +62,12 @@ class LayerTiles:
         """
         found = self.gelu_products
         return found if found is not None and found.suit(states, columns) else None
+
+    @classmethod
+    def of(cls, head_width: int) -> Self:
+        """Return what serves heads of a width."""
+        # Another's gradients fill no tile of the matrix units, or more than the registers.
+        return cls(whole=_WHOLE_TILES * _BLOCK) if head_width == _WHOLE_WIDTH else cls()
 
 
 class Moments(NamedTuple):
@@ -403,6 +415,159 @@ def attend(
     return output, levels
 
 
+@triton.jit
+def _rows(source, row, stop, stride, width: tl.constexpr):
+    """Read some rows of a head; those from ``stop`` on are 0."""
+    at = row[:, None] * stride + tl.arange(0, width)[None, :]
+    return tl.load(source + at, mask=(row < stop)[:, None], other=0.0)
+
+
+@triton.jit
+def _put_rows(target, found, row, stop, stride, width: tl.constexpr):
+    """Write some rows of a head."""
+    at = row[:, None] * stride + tl.arange(0, width)[None, :]
+    tl.store(target + at, found.to(target.dtype.element_ty), mask=(row < stop)[:, None])
+
+
+@triton.jit
+def _whole_backward(
+    packed,
+    output,
+    grad_output,
+    levels,
+    starts,
+    ends,
+    grad_packed,
+    to,
+    first,
+    stop,
+    scale,
+    log_scale,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    count: tl.constexpr,
+    stages: tl.constexpr,
+):
+    """Go back through whole texts: ``count`` blocks of queries at once, one walk over the keys.
+
+    Rows are counted from the texts' first one, where all pointers point to. The gradients of keys
+    and values lie transposed: a tile of the matrix units has 64 rows, and these have ``width``.
+    """
+    stride: tl.constexpr = 3 * heads * width
+    step: tl.constexpr = block // 2
+    queries: tl.tuple = ()
+    pulled: tl.tuple = ()
+    own_levels: tl.tuple = ()
+    pulls: tl.tuple = ()
+    own_starts: tl.tuple = ()
+    own_ends: tl.tuple = ()
+    grads: tl.tuple = ()
+    for part in tl.static_range(count):
+        row = part * block + tl.arange(0, block)
+        there = row < stop
+        grad_found = _rows(grad_output, row, stop, stride // 3, width)
+        found = _rows(output, row, stop, stride // 3, width).to(tl.float32)
+        queries += (_rows(packed, row, stop, stride, width),)
+        pulled += (grad_found,)
+        pulls += (tl.sum(found * grad_found.to(tl.float32), 1),)
+        own_levels += (tl.load(levels + row, mask=there, other=0.0),)
+        own_starts += (tl.load(starts + row, mask=there, other=0) - first,)
+        own_ends += (tl.load(ends + row, mask=there, other=0) - first,)
+        grads += (tl.zeros((block, width), dtype=tl.float32),)
+    key_sum = tl.zeros((width,), dtype=tl.float32)
+    value_sum = tl.zeros((width,), dtype=tl.float32)
+    for begin in tl.range(0, stop, step, num_stages=stages):
+        other = begin + tl.arange(0, step)
+        key = _rows(packed + heads * width, other, stop, stride, width)
+        value = _rows(packed + 2 * heads * width, other, stop, stride, width)
+        grad_key = tl.zeros((width, step), dtype=tl.float32)
+        grad_value = tl.zeros((width, step), dtype=tl.float32)
+        next_grads: tl.tuple = ()
+        for part in tl.static_range(count):
+            scores = tl.dot(queries[part], tl.trans(key)) * log_scale - own_levels[part][:, None]
+            grad_shares = tl.dot(pulled[part], tl.trans(value)) - pulls[part][:, None]
+            if count == 1:
+                # Only a single block can have several texts.
+                seen = other[None, :] >= own_starts[part][:, None]
+                seen &= other[None, :] < own_ends[part][:, None]
+            else:
+                seen = (other < stop)[None, :]
+            shares = tl.where(seen, tl.exp2(scores), 0.0)
+            grad_value = tl.dot(tl.trans(pulled[part]), shares.to(value.dtype), grad_value)
+            grad_scores = (shares * grad_shares).to(value.dtype)
+            # In this order: with the next product first ptxas lets none overlap (its C7515).
+            next_grads += (tl.dot(grad_scores, key, grads[part]),)
+            grad_key = tl.dot(tl.trans(queries[part]), grad_scores, grad_key)
+        grads = next_grads
+        grad_key *= scale
+        key_sum += tl.sum(grad_key, 1)
+        value_sum += tl.sum(grad_value, 1)
+        grad_key = tl.trans(grad_key.to(key.dtype))
+        grad_value = tl.trans(grad_value.to(key.dtype))
+        _put_rows(grad_packed + heads * width, grad_key, other, stop, stride, width)
+        _put_rows(grad_packed + 2 * heads * width, grad_value, other, stop, stride, width)
+    query_sum = tl.zeros((width,), dtype=tl.float32)
+    for part in tl.static_range(count):
+        grad_query = grads[part] * scale
+        query_sum += tl.sum(grad_query, 0)
+        row = part * block + tl.arange(0, block)
+        _put_rows(grad_packed, grad_query, row, stop, stride, width)
+    tl.store(to, query_sum)
+    tl.store(to + heads * width, key_sum)
+    tl.store(to + 2 * heads * width, value_sum)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def _attend_whole_backward_kernel(
+    packed,
+    output,
+    grad_output,
+    levels,
+    starts,
+    ends,
+    wholes,
+    grad_packed,
+    sums,
+    tokens,
+    scale,
+    log_scale,
+    heads: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    stages: tl.constexpr,
+):
+    """Go back through the attention within whole texts, of up to three blocks, with one head."""
+    head = tl.program_id(0)
+    first = tl.load(wholes + 2 * tl.program_id(1))
+    stop = tl.load(wholes + 2 * tl.program_id(1) + 1) - first
+    row = first.to(tl.int64) * (heads * width)
+    packed += 3 * row + head * width
+    grad_packed += 3 * row + head * width
+    output += row + head * width
+    grad_output += row + head * width
+    levels += head.to(tl.int64) * tokens + first
+    starts += first
+    ends += first
+    to = sums + tl.program_id(1).to(tl.int64) * (3 * heads * width)
+    to += head * width + tl.arange(0, width)
+    if stop <= block:
+        _whole_backward(
+            packed, output, grad_output, levels, starts, ends, grad_packed, to, first, stop,
+            scale, log_scale, heads, width, block, 1, stages,
+        )  # fmt: skip
+    elif stop <= 2 * block:
+        _whole_backward(
+            packed, output, grad_output, levels, starts, ends, grad_packed, to, first, stop,
+            scale, log_scale, heads, width, block, 2, stages,
+        )  # fmt: skip
+    else:
+        _whole_backward(
+            packed, output, grad_output, levels, starts, ends, grad_packed, to, first, stop,
+            scale, log_scale, heads, width, block, 3, stages,
+        )  # fmt: skip
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def _pull_kernel(
     output,
@@ -432,7 +597,7 @@ def _attend_backward_kernel(
     pulls,
     starts,
     ends,
-    blocks,
+    parts,
     grad_packed,
     sums,
     tokens,
@@ -443,8 +608,8 @@ def _attend_backward_kernel(
     block: tl.constexpr,
 ):
     """Go back through the attention to and from a block of tokens, with one head."""
-    first = tl.load(blocks + tl.program_id(0))
-    stop = tl.load(blocks + tl.program_id(0) + 1)
+    first = tl.load(parts + 2 * tl.program_id(0))
+    stop = tl.load(parts + 2 * tl.program_id(0) + 1)
     head = tl.program_id(1)
     stride: tl.constexpr = 3 * heads * width
     row = first + tl.arange(0, block)
@@ -531,31 +696,52 @@ def attend_backward(
     tokens, columns = packed.shape
     heads = levels.shape[0]
     each = columns // 3 // heads
-    pulls = torch.empty_like(levels)
-    blocks = spans.blocks.shape[0] - 1
-    _pull_kernel[(triton.cdiv(tokens, _PULLED), heads)](
-        output, grad_output, pulls, tokens, heads=heads, width=each, lines=_PULLED, num_warps=4
-    )
     grad_packed = torch.empty_like(packed)
-    sums = packed.new_empty((blocks, columns), dtype=torch.float32)
-    _attend_backward_kernel[(blocks, heads)](
-        packed,
-        grad_output,
-        levels,
-        pulls,
-        spans.starts,
-        spans.ends,
-        spans.blocks,
-        grad_packed,
-        sums,
-        tokens,
-        each**-0.5,
-        each**-0.5 * _LOG2_E,
-        heads=heads,
-        width=each,
-        block=tiles.block,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
-    )
+    wholes, parts = spans.wholes.shape[0], spans.parts.shape[0]
+    sums = packed.new_empty((wholes + parts, columns), dtype=torch.float32)
+    if wholes:
+        _attend_whole_backward_kernel[(heads, wholes)](
+            packed,
+            output,
+            grad_output,
+            levels,
+            spans.starts,
+            spans.ends,
+            spans.wholes,
+            grad_packed,
+            sums,
+            tokens,
+            each**-0.5,
+            each**-0.5 * _LOG2_E,
+            heads=heads,
+            width=each,
+            block=tiles.block,
+            stages=tiles.stages,
+            num_warps=tiles.warps,
+        )
+    if parts:
+        pulls = torch.empty_like(levels)
+        _pull_kernel[(triton.cdiv(tokens, _PULLED), heads)](
+            output, grad_output, pulls, tokens, heads=heads, width=each, lines=_PULLED, num_warps=4
+        )
+        _attend_backward_kernel[(parts, heads)](
+            packed,
+            grad_output,
+            levels,
+            pulls,
+            spans.starts,
+            spans.ends,
+            spans.parts,
+            grad_packed,
+            sums[wholes:],
+            tokens,
+            each**-0.5,
+            each**-0.5 * _LOG2_E,
+            heads=heads,
+            width=each,
+            block=tiles.block,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+        )
     torch.sum(sums, 0, out=total)
     return grad_packed
