@@ -47,7 +47,10 @@ class _Copy:
     """An encoder on a device of its own (Encoder), for a thread of its own."""
 
     def __init__(self, encoder: TrainableEncoder, device: torch.device | str) -> None:
-        self._encoder = copy.deepcopy(encoder).to(device)
+        # A tokenizer is for several threads, and knows the words that the others have met.
+        shared = getattr(encoder, "tokenizer", None)
+        memo = {} if shared is None else {id(shared): shared}
+        self._encoder = copy.deepcopy(encoder, memo).to(device)
         self.device = self._encoder.device
         self.name = encoder.name
         self.weights = encoder.weights
