@@ -42,7 +42,7 @@ import numpy as np
 import torch
 
 from clrelkt.corpora import load_corpus
-from clrelkt.encoders import TrainableEncoder, fused_layers, load_encoder
+from clrelkt.encoders import TrainableEncoder, layer_passes, load_encoder
 from clrelkt.encoders.devices import MultiDeviceEncoder
 from clrelkt.encoders.transformer import TransformerEncoder
 from clrelkt.encoders.triton_kernels import on_device
@@ -384,7 +384,7 @@ def measure_training(
     for layers in arguments.layers:
         if not is_time(2):
             return
-        fused_layers._AT_ONCE = layers
+        layer_passes._AT_ONCE = layers
         run(f"{layers} layers at once, alone", batch, alone=True)
         run(f"{layers} layers at once, together", batch, alone=False)
 

@@ -85,6 +85,10 @@ class Tokenising:
     @classmethod
     def measured(cls, tokenizer: TransformerTokenizer, texts: list[str]) -> Tokenising:
         """Measure with a copy of ``tokenizer``: it has met no words."""
+        other = copy.deepcopy(tokenizer)
+        for _ in range(2):
+            # Code for known words is compiled, once a process, when enough texts have come.
+            other.batch(texts)
         tokenizer = copy.deepcopy(tokenizer)
         backend = tokenizer.source.backend_tokenizer
         backend.no_truncation()

@@ -23,6 +23,7 @@ from clrelkt.encoders.attention_products import (
     has_products,
 )
 from clrelkt.encoders.kept_memory import Empty, KeptMemory
+from clrelkt.encoders.layer_passes import WayBack, layer_runs, wanted_gradients
 from clrelkt.encoders.layer_rooms import (
     LayerParameters,
     LayerViews,
@@ -39,9 +40,6 @@ from clrelkt.encoders.ragged_layout import TextLayout
 from clrelkt.encoders.text_groups import TextGroup, text_groups
 
 __all__ = ["CpuLayers"]
-
-_AT_ONCE = 4
-"""Layers that are one function: several processes add up gradients while the ones before go on."""
 
 
 class _Weights(NamedTuple):
@@ -120,10 +118,8 @@ class CpuLayers:
         groups = tuple(text_groups(layout, MOST_SCORES))
         scores = tuple(GroupScores.of(group, self._heads, states.dtype) for group in groups)
         weights = self._weights(states.dtype)
-        each = len(LayerParameters._fields)
-        for start in range(0, len(weights), _AT_ONCE):
-            run = slice(start, start + _AT_ONCE)
-            parameters = flat[run.start * each : run.stop * each]
+        for run in layer_runs(len(weights)):
+            parameters = [part for own in self._parameters[run] for part in own]
             states = _Layers.apply(  # type: ignore[no-untyped-call]
                 self, run, weights[run], _Texts(groups, scores), keep, states, *parameters
             )
@@ -137,24 +133,21 @@ class CpuLayers:
         texts: _Texts,
         keep: bool,
         states: torch.Tensor,
+        parameters: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """Go through a run of layers; with ``keep`` leave with ``ctx`` what the way back needs."""
         kept = []
-        for parameters, own in zip(self._parameters[run], weights, strict=True):
-            states, left = self._through(states, parameters, own, texts, keep)
+        for layer, own in zip(self._parameters[run], weights, strict=True):
+            states, left = self._through(states, layer, own, texts, keep)
             kept.append(left)
         if keep:
             ctx.layers, ctx.run, ctx.weights, ctx.texts = self, run, weights, texts
-            ctx.kept, ctx.versions = kept, self._versions(run)
+            ctx.way = WayBack(kept, parameters)
         return states
 
     def backward(self, ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Go back through a run of layers; return the gradients of states and parameters."""
-        if ctx.kept is None:
-            raise RuntimeError("going back through the same layers a second time is not possible")
-        if ctx.versions != self._versions(ctx.run):
-            raise RuntimeError("a parameter was changed between the ways there and back")
-        kept, ctx.kept = ctx.kept, None
+        kept = ctx.way.take()
         run = self._parameters[ctx.run]
         size = sum(part.numel() for own in run for part in own)
         gradients = room_views(run, torch.float32, self.memory.empty(size, dtype=torch.float32))
@@ -165,11 +158,7 @@ class CpuLayers:
         ):
             grad = self._back(grad, kept.pop(), own, weights, to, ctx.texts)
         found = [part for views in gradients for part in views.parts]
-        wanted = ctx.needs_input_grad[-len(found) :]
-        return grad, *(part if own else None for part, own in zip(found, wanted, strict=True))
-
-    def _versions(self, run: slice) -> list[int]:
-        return [part._version for own in self._parameters[run] for part in own]
+        return grad, *wanted_gradients(found, ctx.needs_input_grad)
 
     def _weights(self, dtype: torch.dtype) -> list[_Weights]:
         """Return the weights in ``dtype``; copies are made anew."""
@@ -349,11 +338,11 @@ class _Layers(torch.autograd.Function):
         states: torch.Tensor,
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
-        return layers.forward(ctx, run, weights, texts, keep, states)
+        return layers.forward(ctx, run, weights, texts, keep, states, parameters)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         with torch.autocast("cpu", enabled=False):
             found = ctx.layers.backward(ctx, gradient)
-        return None, None, None, None, None, *found
+        return *(None,) * 5, *found

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from clrelkt.encoders.layer_graphs import Recordings
+from clrelkt.encoders.layer_passes import WayBack, layer_runs, wanted_gradients
 from clrelkt.encoders.layer_rooms import (
     LayerParameters,
     LayerViews,
@@ -41,8 +42,6 @@ _LONGEST = 1024
 """Texts of more tokens are better served by attention made for long ones."""
 _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
-_AT_ONCE = 4
-"""Layers that are one function: several processes add up gradients while the ones before go on."""
 _RECORDED_PRODUCTS = 2.0e12
 """Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
 _RECORDED_SHARE = 0.08
@@ -151,7 +150,7 @@ class FusedLayers:
             if played is not None:
                 return played
         spans = _spans(layout.host_lengths, tiles, states.device)
-        for run in _runs(views):
+        for run in layer_runs(len(views)):
             parameters = [part for own in self._parameters[run] for part in own]
             states = _Layers.apply(  # type: ignore[no-untyped-call]
                 self, run, views[run], spans, tiles, keep, states, *parameters
@@ -192,10 +191,6 @@ class FusedLayers:
         """Return room for the gradients of a run of layers."""
         return room_views(self._parameters[run], torch.float32)
 
-    def versions(self, run: slice) -> list[int]:
-        """Return numbers that change where parameters do."""
-        return [part._version for own in self._parameters[run] for part in own]
-
     def _recordings(
         self, device: torch.device, views: list[LayerViews], tiles: LayerTiles
     ) -> Recordings:
@@ -205,7 +200,7 @@ class FusedLayers:
             kept = count * 2 * (8 * own.query.shape[1] + 2 * own.inner.shape[0])
             memory = torch.cuda.get_device_properties(device).total_memory
             self._room.recordings = Recordings(
-                lambda: [_Run(self, run, views[run], tiles) for run in _runs(views)],
+                lambda: [_Run(self, run, views[run], tiles) for run in layer_runs(len(views))],
                 device,
                 # With more the host is the quicker one, or too much memory stays taken.
                 most=int(min(_RECORDED_PRODUCTS / products, _RECORDED_SHARE * memory / kept)),
@@ -344,31 +339,20 @@ class _Layers(torch.autograd.Function):
             states, kept = layers.ahead(views, states, spans, tiles, keep=keep)
         if keep:
             ctx.layers, ctx.run, ctx.views, ctx.spans, ctx.tiles = layers, run, views, spans, tiles
-            ctx.kept, ctx.versions = kept, layers.versions(run)
+            ctx.way = WayBack(kept, parameters)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if ctx.kept is None:
-            raise RuntimeError("going back through the same layers a second time is not possible")
-        if ctx.versions != ctx.layers.versions(ctx.run):
-            raise RuntimeError("a parameter was changed between the ways there and back")
-        kept, ctx.kept = ctx.kept, None
+        kept = ctx.way.take()
         room = ctx.layers.new_gradients(ctx.run)
         with on_device(gradient.device):
             states = ctx.layers.back(
                 ctx.views, room, kept, gradient.contiguous(), ctx.spans, ctx.tiles
             )
         found = [part for own in room for part in own.parts]
-        wanted = ctx.needs_input_grad[-len(found) :]
-        parts = (part if own else None for part, own in zip(found, wanted, strict=True))
-        return None, None, None, None, None, None, states, *parts
-
-
-def _runs(views: Sequence[LayerViews]) -> list[slice]:
-    """Cut layers into runs."""
-    return [slice(start, start + _AT_ONCE) for start in range(0, len(views), _AT_ONCE)]
+        return *(None,) * 6, states, *wanted_gradients(found, ctx.needs_input_grad)
 
 
 def _spans(lengths: Sequence[int], tiles: LayerTiles, device: torch.device) -> Spans:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch.autograd.function import once_differentiable
 
+from clrelkt.encoders.layer_passes import WayBack, wanted_gradients
 from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.text_blocks import Spans, SpanTable, TextBlocks
 
@@ -170,10 +171,6 @@ class Recordings:
         found = [part.detach() for part in run.gradients]
         return self._edges.back[number, :rows].detach(), found
 
-    def versions(self, number: int) -> list[int]:
-        """Return numbers that change where a run's parameters do."""
-        return [part._version for part in self._runs[number].parameters]
-
     def _in_flight(self) -> bool:
         return self._flight is not None and self._flight() is not None
 
@@ -261,22 +258,15 @@ class _Played(torch.autograd.Function):
         states: torch.Tensor,
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.way = recordings, recording, number, flight
-        ctx.versions = recordings.versions(number)
+        ctx.way = WayBack((recordings, recording, number, flight), parameters)
         return recordings.play(recording, number, flight, states)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if ctx.way is None:
-            raise RuntimeError("going back through the same layers a second time is not possible")
-        (recordings, recording, number, flight), ctx.way = ctx.way, None
-        if ctx.versions != recordings.versions(number):
-            raise RuntimeError("a parameter was changed between the ways there and back")
+        recordings, recording, number, flight = ctx.way.take()
         states, found = recordings.play_back(recording, number, flight, gradient)
-        wanted = ctx.needs_input_grad[-len(found) :]
-        parts = (part if own else None for part, own in zip(found, wanted, strict=True))
-        return None, None, None, None, states, *parts
+        return *(None,) * 4, states, *wanted_gradients(found, ctx.needs_input_grad)
 
 
 def rounded(number: int, sizes: int, least: int = 1) -> int:

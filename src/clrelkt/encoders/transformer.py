@@ -16,6 +16,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.cpu_layers import CpuLayers
+from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse import EncoderIdentity
@@ -130,18 +132,14 @@ class TransformerNetwork(nn.Module):
         device = batch.token_ids.device
         dtype = self._dtype(device)
         layout = TextLayout(batch.lengths, host_lengths or tuple(batch.host_lengths.tolist()))
-        unpadded = self.needs_no_order(device)
         if self._ragged is None:
             states = self._padded(batch, layout, dtype)
-        elif unpadded and self._fused is not None and self._fused.can_run(layout):
+        elif (layers := self._whole_layers(layout, dtype)) is not None:
             with torch.autocast(device.type, enabled=False):
                 embedded = bert_embeddings(self.model, batch.token_ids, layout)
-                states = self._fused(embedded.to(dtype), layout)
-        elif self._on_cpu is not None and self._on_cpu.can_run(device, dtype):
-            with torch.autocast(device.type, enabled=False):
-                embedded = bert_embeddings(self.model, batch.token_ids, layout)
-                states = self._on_cpu(embedded.to(dtype), layout)
+                states = layers(embedded.to(dtype), layout)
         else:
+            unpadded = self.needs_no_order(device)
             attention = VarlenAttention(layout) if unpadded else GroupedAttention(layout)
             with torch.autocast(device.type, enabled=False):
                 weights = WorkingCopies(self._groups, dtype, device)
@@ -179,6 +177,17 @@ class TransformerNetwork(nn.Module):
         # What PyTorch's kernel can do.
         fits = width % 8 == 0 and width <= 256
         return fits and config.model_type not in BIASED and _is_ampere(device)
+
+    def _whole_layers(
+        self, layout: TextLayout, dtype: torch.dtype
+    ) -> FusedLayers | CpuLayers | None:
+        """Return what computes all layers as functions of its own; None where nothing does."""
+        device = layout.lengths.device
+        if self._fused is not None and self.needs_no_order(device) and self._fused.can_run(layout):
+            return self._fused
+        if self._on_cpu is not None and self._on_cpu.can_run(device, dtype):
+            return self._on_cpu
+        return None
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if torch.is_autocast_enabled(device.type):
