@@ -42,9 +42,10 @@ import numpy as np
 import torch
 
 from clrelkt.corpora import load_corpus
-from clrelkt.encoders import TrainableEncoder, layer_passes, load_encoder
+from clrelkt.encoders import TrainableEncoder, load_encoder
 from clrelkt.encoders.devices import MultiDeviceEncoder
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer import layer_passes
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.encoders.triton_kernels import on_device
 from clrelkt.errors import ClrelktError
 from clrelkt.files import write_json

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from clrelkt.encoders import RaggedBatch
-from clrelkt.encoders import muse_kernels as kernels
-from clrelkt.encoders.muse_forward import BRANCHES
-from clrelkt.encoders.muse_fused import FusedLayout
-from clrelkt.encoders.muse_kernels import Tiles
+from clrelkt.encoders.muse import kernels
+from clrelkt.encoders.muse.forward import BRANCHES
+from clrelkt.encoders.muse.fused import FusedLayout
+from clrelkt.encoders.muse.kernels import Tiles
 from limits import settled
 
 EMBEDDING = 512

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from clrelkt.encoders import MuseEncoder
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES
+from clrelkt.encoders.muse.forward import BRANCH_WIDTH, BRANCHES
 from clrelkt.errors import ClrelktError
 from clrelkt.training.bank import TextBank, texts_of
 from clrelkt.training.device import choose_device, matrix_precision

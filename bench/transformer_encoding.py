@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from clrelkt.encoders import load_encoder
-from clrelkt.encoders.transformer import TransformerEncoder
-from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
+from clrelkt.encoders.transformer.tokenizer import TransformerTokenizer
 from clrelkt.training.device import choose_device, matrix_precision
 from harness import timed
 from made_transformer import SHAPES, MadeTexts, made_words, save_made_model

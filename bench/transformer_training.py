@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from clrelkt.encoders import load_encoder
 from clrelkt.encoders.ragged import to_device
-from clrelkt.encoders.transformer import TransformerEncoder, TransformerNetwork
+from clrelkt.encoders.transformer.encoder import TransformerEncoder, TransformerNetwork
 from clrelkt.objectives import TransferWeights, transfer_loss, triplet_loss
 from clrelkt.training.bank import TextBank
 from clrelkt.training.device import choose_device, matrix_precision

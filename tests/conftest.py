@@ -20,7 +20,7 @@ import torch
 from clrelkt.corpora import Corpus, load_corpus
 from clrelkt.corpora.folders import find_data
 from clrelkt.encoders import MuseEncoder, load_encoder
-from clrelkt.encoders.muse import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.training import Recipe, Run, RunSettings, train
 from clrelkt.training.recipe import recipe_from_json

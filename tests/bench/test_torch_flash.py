@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     import sentence_transformers  # noqa: F401
 
 from clrelkt.encoders import load_encoder
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 
 BENCH = Path(__file__).parents[2] / "bench"
 

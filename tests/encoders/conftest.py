@@ -10,7 +10,7 @@ import sentencepiece
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
 MakeTensors = Callable[..., dict[str, torch.Tensor]]

@@ -10,18 +10,18 @@ from dataclasses import replace
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.fused_layers import FusedLayers
-from clrelkt.encoders.grouped_attention import GroupedAttention
-from clrelkt.encoders.layer_rooms import LayerParameters
-from clrelkt.encoders.product_kernels import (
+from clrelkt.encoders.transformer.fused_layers import FusedLayers
+from clrelkt.encoders.transformer.grouped_attention import GroupedAttention
+from clrelkt.encoders.transformer.kernels import LayerTiles
+from clrelkt.encoders.transformer.layer_rooms import LayerParameters
+from clrelkt.encoders.transformer.layout import TextLayout
+from clrelkt.encoders.transformer.product_kernels import (
     GeluProducts,
     ProductTiles,
     gelu_product,
     gelu_product_backward,
 )
-from clrelkt.encoders.ragged_kernels import LayerTiles
-from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import SpanTable, TextBlocks
+from clrelkt.encoders.transformer.text_blocks import SpanTable, TextBlocks
 
 WIDTH, HEADS, INNER, EPSILON = 48, 3, 80, 1e-5
 LAYERS = 2

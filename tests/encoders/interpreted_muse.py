@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from clrelkt.encoders import RaggedBatch, muse
-from clrelkt.encoders.muse import MuseNetwork
-from clrelkt.encoders.muse_fused import FusedLayout, pool_rows
-from clrelkt.encoders.muse_kernels import Tiles
+from clrelkt.encoders import RaggedBatch
+from clrelkt.encoders.muse import encoder as muse
+from clrelkt.encoders.muse.encoder import MuseNetwork
+from clrelkt.encoders.muse.fused import FusedLayout, pool_rows
+from clrelkt.encoders.muse.kernels import Tiles
 
 SMALL = Tiles(rows=32, depth=64, lines=4, span=16, sum_lines=4, sum_places=4)
 PART = 8

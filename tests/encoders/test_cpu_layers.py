@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from clrelkt.encoders import attention_products
-from clrelkt.encoders.attention_products import has_products
-from clrelkt.encoders.cpu_layers import CpuLayers
-from clrelkt.encoders.grouped_attention import GroupedAttention
-from clrelkt.encoders.layer_rooms import LayerParameters
-from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.transformer import attention_products
+from clrelkt.encoders.transformer.attention_products import has_products
+from clrelkt.encoders.transformer.cpu_layers import CpuLayers
+from clrelkt.encoders.transformer.grouped_attention import GroupedAttention
+from clrelkt.encoders.transformer.layer_rooms import LayerParameters
+from clrelkt.encoders.transformer.layout import TextLayout
 
 WIDTH, HEADS, INNER, LAYERS, EPSILON = 48, 3, 80, 6, 1e-5
 # A rounding to bfloat16 is off by 2^-9 at most; these are some in a row, and those of six layers

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clrelkt.encoders import PUBLISHED, MuseEncoder, load_encoder
-from clrelkt.encoders.muse_weights import read_npz, read_onnx, weights_digest
+from clrelkt.encoders.muse.weights import read_npz, read_onnx, weights_digest
 from clrelkt.encoders.published import load_published
 from clrelkt.errors import EncoderError, MissingExtraError, UnknownNameError
 

@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from clrelkt.encoders import RaggedBatch, fused_layers
-from clrelkt.encoders.fused_layers import FusedLayers
-from clrelkt.encoders.layer_graphs import rounded
-from clrelkt.encoders.layer_rooms import LayerParameters
-from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import SpanTable, TextBlocks, text_blocks
-from clrelkt.encoders.transformer import TransformerNetwork
+from clrelkt.encoders import RaggedBatch
+from clrelkt.encoders.transformer import fused_layers
+from clrelkt.encoders.transformer.encoder import TransformerNetwork
+from clrelkt.encoders.transformer.fused_layers import FusedLayers
+from clrelkt.encoders.transformer.layer_graphs import rounded
+from clrelkt.encoders.transformer.layer_rooms import LayerParameters
+from clrelkt.encoders.transformer.layout import TextLayout
+from clrelkt.encoders.transformer.text_blocks import SpanTable, TextBlocks, text_blocks
 
 transformers = pytest.importorskip("transformers")
 
@@ -158,7 +159,7 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(kind: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_product_ends_with_the_gelu_on_a_gpu_and_in_a_graph() -> None:
-    from clrelkt.encoders import product_kernels as kernels
+    from clrelkt.encoders.transformer import product_kernels as kernels
 
     products, (rows, depth, columns) = kernels.GELU_PRODUCTS, (9001, 128, 512)
     drawn = functools.partial(torch.randn, device="cuda", dtype=torch.bfloat16)

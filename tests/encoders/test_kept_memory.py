@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clrelkt.encoders.kept_memory import KeptMemory
+from clrelkt.encoders.transformer.kept_memory import KeptMemory
 
 LARGE = 1 << 17
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from clrelkt.encoders import MuseEncoder, RaggedBatch
-from clrelkt.encoders.muse import MuseNetwork
-from clrelkt.encoders.muse_forward import TokenLayout
-from clrelkt.encoders.muse_fused import FusedLayout, fused_type
+from clrelkt.encoders.muse.encoder import MuseNetwork
+from clrelkt.encoders.muse.forward import TokenLayout
+from clrelkt.encoders.muse.fused import FusedLayout, fused_type
 from clrelkt.encoders.row_groups import PART, RowGroups
 from clrelkt.errors import EncoderError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse_onnx import OnnxWeights, muse_graph
+from clrelkt.encoders.muse.onnx_encoder import OnnxWeights, muse_graph
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.errors import EncoderError
 

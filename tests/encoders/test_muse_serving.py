@@ -9,7 +9,7 @@ import pytest
 
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse_serving import ServingMuse
+from clrelkt.encoders.muse.serving import ServingMuse
 from clrelkt.errors import SettingsError
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from clrelkt.encoders import muse_forward, products
-from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES
+from clrelkt.encoders import products
+from clrelkt.encoders.muse import forward as muse_forward
+from clrelkt.encoders.muse.forward import BRANCH_WIDTH, BRANCHES
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class TestWithTensorFlow:
 
 @pytest.mark.skipif(HAS_TENSORFLOW, reason="TensorFlow is installed")
 def test_without_tensorflow_the_extra_is_named(tmp_path: Path) -> None:
-    from clrelkt.encoders.saved_model import read_saved_model
+    from clrelkt.encoders.muse.saved_model import read_saved_model
 
     with pytest.raises(MissingExtraError, match=r"pip install 'clrelkt\[tensorflow\]'"):
         read_saved_model(tmp_path)

@@ -20,7 +20,7 @@ def test_blocks_change_no_vector(
     with torch.no_grad():
         expected = small_encoder(small_encoder.tokenize(TEXTS)).numpy()
     for characters in (1, 30, 10**6):
-        monkeypatch.setattr("clrelkt.encoders.muse._BLOCK_CHARACTERS", characters)
+        monkeypatch.setattr("clrelkt.encoders.muse.encoder._BLOCK_CHARACTERS", characters)
         np.testing.assert_allclose(small_encoder.encode(TEXTS), expected, atol=1e-6)
     assert small_encoder.encode([]).shape == (0, 5)
 
@@ -29,7 +29,7 @@ def test_blocks_change_no_vector(
 def test_a_text_that_cannot_be_tokenised_is_told_of(
     small_encoder: MuseEncoder, monkeypatch: pytest.MonkeyPatch, characters: int
 ) -> None:
-    monkeypatch.setattr("clrelkt.encoders.muse._BLOCK_CHARACTERS", characters)
+    monkeypatch.setattr("clrelkt.encoders.muse.encoder._BLOCK_CHARACTERS", characters)
     with pytest.raises(EncoderError, match="half of a surrogate pair"):
         small_encoder.encode([*TEXTS, "ab\ud83d", *TEXTS])
 

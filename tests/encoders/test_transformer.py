@@ -19,10 +19,10 @@ with warnings.catch_warnings():
     import sentence_transformers  # noqa: F401
 
 from clrelkt.encoders import RaggedBatch, TrainableEncoder, TransformerOptions, load_encoder
-from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.pieces import GrowableEncoder
-from clrelkt.encoders.ragged_layout import TextLayout, VarlenAttention
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
+from clrelkt.encoders.transformer.grouped_attention import GroupedAttention
+from clrelkt.encoders.transformer.layout import TextLayout, VarlenAttention
 from clrelkt.errors import EncoderError, SettingsError
 from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, WIDTH, save_model, sentence_transformer
 
@@ -171,8 +171,8 @@ class TestEncoder:
     ) -> None:
         texts = [text for text in TEXTS for _ in range(5)]
         expected = encoder.encode(texts)
-        monkeypatch.setattr("clrelkt.encoders.transformer._BLOCK_CHARACTERS", 200)
-        monkeypatch.setattr("clrelkt.encoders.transformer._CPU_BATCH_TOKENS", 50)
+        monkeypatch.setattr("clrelkt.encoders.transformer.encoder._BLOCK_CHARACTERS", 200)
+        monkeypatch.setattr("clrelkt.encoders.transformer.encoder._CPU_BATCH_TOKENS", 50)
         again = TransformerEncoder(encoder.network, encoder.tokenizer, encoder.identity)
         assert np.abs(again.encode(texts) - expected).max() < 1e-6
 

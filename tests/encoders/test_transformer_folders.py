@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from clrelkt.encoders import TransformerOptions, load_encoder
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.errors import EncoderError, StorageError, UnknownNameError
 from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, WIDTH, save_model, sentence_transformer
 

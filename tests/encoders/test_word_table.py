@@ -33,9 +33,9 @@ from transformers import PreTrainedTokenizerFast
 
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
-from clrelkt.encoders.word_rules import WordRules
-from clrelkt.encoders.word_table import WordTable, spliced
+from clrelkt.encoders.transformer.tokenizer import TransformerTokenizer
+from clrelkt.encoders.words.rules import WordRules
+from clrelkt.encoders.words.table import WordTable, spliced
 from clrelkt.errors import EncoderError
 
 MARKS = ((0,), (2,))

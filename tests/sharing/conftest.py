@@ -9,7 +9,7 @@ import sentencepiece
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
 LINES = ["the cat sat on the mat", "a dog ran after the cat", "Where did the river begin?"]

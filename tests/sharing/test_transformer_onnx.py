@@ -17,8 +17,8 @@ import torch
 
 from clrelkt.cli.main import main
 from clrelkt.encoders import load_encoder
-from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.transformer_options import TransformerOptions
+from clrelkt.encoders.transformer.layout import TextLayout
+from clrelkt.encoders.transformer.options import TransformerOptions
 from clrelkt.errors import EncoderError
 from clrelkt.sharing import (
     OnnxEncoder,
@@ -101,7 +101,7 @@ def test_a_vector_does_not_depend_on_the_batch(exported: tuple[Any, Path]) -> No
 
 
 def test_pooling_of_padded_states_is_that_of_ragged_ones() -> None:
-    from clrelkt.encoders.pooling import pool_states
+    from clrelkt.encoders.transformer.pooling import pool_states
 
     modes = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
     lengths = torch.tensor([4, 1, 3])

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clrelkt.encoders import load_encoder
-from clrelkt.encoders.muse import MuseEncoder
+from clrelkt.encoders.muse.encoder import MuseEncoder
 from clrelkt.encoders.tensors import read_tensors
 from clrelkt.training import Recipe, Run
 from clrelkt.training.process_group import balanced_shares

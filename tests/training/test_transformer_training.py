@@ -15,7 +15,7 @@ import torch
 from clrelkt.corpora import Corpus
 from clrelkt.corpora.pairs import SentencePairs
 from clrelkt.encoders import TransformerOptions, load_encoder
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.encoders.vocabulary import VocabularySettings, learn_pieces
 from clrelkt.errors import EncoderError, SettingsError
 from clrelkt.training import Run, RunSettings, train

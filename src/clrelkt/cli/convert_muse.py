@@ -32,8 +32,8 @@ def convert_muse(saved_model: Path, output: Path, sentencepiece: Path | None) ->
     is saved whole, in full precision; train from it with --encoder and --save-form whole.
     """
     from clrelkt.encoders.description import check_folder
-    from clrelkt.encoders.muse import MuseEncoder
-    from clrelkt.encoders.saved_model import MUSE_BASE, read_saved_model
+    from clrelkt.encoders.muse.encoder import MuseEncoder
+    from clrelkt.encoders.muse.saved_model import MUSE_BASE, read_saved_model
 
     check_folder(output)
     weights = read_saved_model(saved_model, sentencepiece=sentencepiece)

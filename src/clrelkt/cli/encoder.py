@@ -87,7 +87,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _described(loaded: Any) -> dict[str, Any]:
-    from clrelkt.encoders.transformer import TransformerEncoder
+    from clrelkt.encoders.transformer.encoder import TransformerEncoder
 
     found = {
         "name": loaded.name,

@@ -12,16 +12,16 @@ from clrelkt.encoders.installed import (
     installed_folder,
     known_as,
 )
-from clrelkt.encoders.muse import MUSE_LANGUAGES, MuseEncoder
+from clrelkt.encoders.muse.encoder import MUSE_LANGUAGES, MuseEncoder
 from clrelkt.encoders.protocol import Encoder, SaveForm, TextKind, TrainableEncoder
 from clrelkt.encoders.published import PUBLISHED, load_published
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.storage import load_muse, save_muse
-from clrelkt.encoders.transformer_options import TransformerOptions
+from clrelkt.encoders.transformer.options import TransformerOptions
 from clrelkt.errors import EncoderError, SettingsError, UnknownNameError
 
 if TYPE_CHECKING:
-    from clrelkt.encoders.transformer import TransformerEncoder
+    from clrelkt.encoders.transformer.encoder import TransformerEncoder
 
 __all__ = [
     "MUSE_LANGUAGES",
@@ -66,7 +66,7 @@ def load_encoder(
     installed = None if folder.is_dir() else installed_folder(name)
     if installed is not None:
         return load_encoder(installed, options).renamed(name)
-    from clrelkt.encoders.transformer_loading import (
+    from clrelkt.encoders.transformer.loading import (
         fetch_from_hub,
         is_hub_name,
         is_model_folder,

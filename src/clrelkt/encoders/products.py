@@ -15,7 +15,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clrelkt.encoders.kept_memory import Empty
+from clrelkt.encoders.transformer.kept_memory import Empty
 
 __all__ = [
     "add_product",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clrelkt.corpora.folders import find_data
-from clrelkt.encoders.muse import MuseEncoder
-from clrelkt.encoders.muse_weights import read_npz, read_onnx
+from clrelkt.encoders.muse.encoder import MuseEncoder
+from clrelkt.encoders.muse.weights import read_npz, read_onnx
 from clrelkt.errors import EncoderError, UnknownNameError
 
 __all__ = ["PUBLISHED", "load_published"]

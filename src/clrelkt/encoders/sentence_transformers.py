@@ -19,7 +19,7 @@ except ImportError as error:
     raise MissingExtraError("sentence-transformers", "sentence-transformers") from error
 
 from clrelkt.encoders import load_encoder, load_muse
-from clrelkt.encoders.muse import MuseEncoder
+from clrelkt.encoders.muse.encoder import MuseEncoder
 from clrelkt.encoders.ragged import RaggedBatch
 
 __all__ = ["MuseModule", "to_sentence_transformer"]

@@ -28,8 +28,8 @@ from clrelkt.encoders.description import (
     check_folder,
     read_description,
 )
-from clrelkt.encoders.muse import EncoderIdentity, MuseEncoder, MuseNetwork
-from clrelkt.encoders.muse_weights import weights_digest
+from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseEncoder, MuseNetwork
+from clrelkt.encoders.muse.weights import weights_digest
 from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.published import PUBLISHED, load_published
 from clrelkt.encoders.quantised import Quantised, quantise_columns, quantise_rows

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse_serving import ServingMuse
+from clrelkt.encoders.muse.serving import ServingMuse
 from clrelkt.errors import SettingsError
 from clrelkt.search import Index
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from clrelkt.encoders import MuseEncoder, TrainableEncoder, load_encoder
 from clrelkt.encoders.description import DESCRIPTION_FILE
-from clrelkt.encoders.muse_onnx import OnnxWeights, muse_graph
+from clrelkt.encoders.muse.onnx_encoder import OnnxWeights, muse_graph
 from clrelkt.encoders.protocol import Encoder, TextKind
 from clrelkt.encoders.storage import save_muse
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.errors import EncoderError, MissingExtraError, StorageError
 from clrelkt.files import atomic_folder, storage_errors, write_json, write_text
 from clrelkt.sharing.onnx_encoder import GRAPH_FILE, PIECES_FILE, OnnxEncoder

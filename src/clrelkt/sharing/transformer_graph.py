@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional
 
 from clrelkt.encoders.description import DESCRIPTION_FILE
-from clrelkt.encoders.pooling import PoolingMode
-from clrelkt.encoders.transformer import TransformerEncoder
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
+from clrelkt.encoders.transformer.pooling import PoolingMode
 from clrelkt.errors import EncoderError, MissingExtraError, StorageError
 from clrelkt.files import atomic_folder, write_json, write_text
 from clrelkt.progress import quiet_transformers

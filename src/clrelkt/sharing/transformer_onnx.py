@@ -19,7 +19,7 @@ from clrelkt.sharing.onnx_encoder import require_onnxruntime, start_session
 if TYPE_CHECKING:
     import onnxruntime
 
-    from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
+    from clrelkt.encoders.transformer.tokenizer import TransformerTokenizer
 
 __all__ = ["KIND", "TOKENIZER_FILE", "TransformerOnnxEncoder", "padded_runs"]
 
@@ -96,7 +96,7 @@ class TransformerOnnxEncoder:
             from transformers import PreTrainedTokenizerFast
         except ImportError as error:
             raise MissingExtraError("transformers", "transformers") from error
-        from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
+        from clrelkt.encoders.transformer.tokenizer import TransformerTokenizer
 
         try:
             description = _Description.read(folder)
@@ -143,7 +143,7 @@ class TransformerOnnxEncoder:
         return vectors
 
     def _any_length(self, texts: Sequence[str], kind: TextKind) -> np.ndarray:
-        from clrelkt.encoders.transformer import cut_passages
+        from clrelkt.encoders.transformer.encoder import cut_passages
 
         batch = self._tokenizer.batch(texts, self._description.prompt(kind))
         lengths = batch.host_lengths.numpy()

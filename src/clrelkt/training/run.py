@@ -35,7 +35,7 @@ from clrelkt.corpora import Corpus, Splits, load_corpus, take_split
 from clrelkt.encoders import Encoder, SaveForm, TrainableEncoder, load_encoder
 from clrelkt.encoders.description import chosen_form
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.muse_weights import weights_digest
+from clrelkt.encoders.muse.weights import weights_digest
 from clrelkt.encoders.tensors import read_tensors, write_tensors
 from clrelkt.errors import EncoderError, SettingsError, StorageError, TrainingError
 from clrelkt.evaluation import Results, RetrievalEvaluator, evaluate_bm25

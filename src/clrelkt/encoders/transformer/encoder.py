@@ -16,17 +16,18 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from clrelkt.encoders.cpu_layers import CpuLayers
-from clrelkt.encoders.fused_layers import FusedLayers
-from clrelkt.encoders.grouped_attention import GroupedAttention
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.muse import EncoderIdentity
+from clrelkt.encoders.muse.encoder import EncoderIdentity
 from clrelkt.encoders.pieces import PieceTokenizer
-from clrelkt.encoders.pooling import PoolingMode, pool_states
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
-from clrelkt.encoders.ragged_layout import TextLayout, VarlenAttention
-from clrelkt.encoders.ragged_networks import (
+from clrelkt.encoders.runs import vectors_in_runs
+from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
+from clrelkt.encoders.transformer.cpu_layers import CpuLayers
+from clrelkt.encoders.transformer.fused_layers import FusedLayers
+from clrelkt.encoders.transformer.grouped_attention import GroupedAttention
+from clrelkt.encoders.transformer.layout import TextLayout, VarlenAttention
+from clrelkt.encoders.transformer.networks import (
     BIASED,
     bert_embeddings,
     cpu_layers,
@@ -34,10 +35,9 @@ from clrelkt.encoders.ragged_networks import (
     layer_weights,
     ragged_pass,
 )
-from clrelkt.encoders.runs import vectors_in_runs
-from clrelkt.encoders.streaming import Arrivals, tokenized_ahead
-from clrelkt.encoders.transformer_tokenizer import Marks, TransformerTokenizer
-from clrelkt.encoders.working_copies import WorkingCopies
+from clrelkt.encoders.transformer.pooling import PoolingMode, pool_states
+from clrelkt.encoders.transformer.tokenizer import Marks, TransformerTokenizer
+from clrelkt.encoders.transformer.working_copies import WorkingCopies
 from clrelkt.errors import EncoderError
 from clrelkt.progress import progress_bar
 
@@ -373,7 +373,7 @@ class TransformerEncoder(nn.Module):
         records: Mapping[str, Any] | None = None,
     ) -> None:
         """Write it to ``folder`` in a form that ``SentenceTransformer(folder)`` opens, too."""
-        from clrelkt.encoders.transformer_storage import save_transformer
+        from clrelkt.encoders.transformer.storage import save_transformer
 
         save_transformer(self, folder, form, records=records)
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.muse import LAYER_NORM_EPSILON, MuseEncoder
-from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
+from clrelkt.encoders.muse.encoder import LAYER_NORM_EPSILON, MuseEncoder
+from clrelkt.encoders.muse.forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.encoders.protocol import TextKind
 from clrelkt.encoders.ragged import RaggedBatch, token_budget_slices
 from clrelkt.errors import SettingsError
@@ -121,7 +121,7 @@ class ServingMuse:
     def _pool(self, batch: RaggedBatch) -> torch.Tensor:
         """Return the sum of each text's normalised tokens, shape (texts, 1280).
 
-        What ``muse_forward.pool_tokens`` computes, of tokens that are known.
+        What ``forward.pool_tokens`` computes, of tokens that are known.
         """
         network = self.encoder.network
         text_of_token = batch.text_of_token

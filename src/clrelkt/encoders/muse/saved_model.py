@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from clrelkt.encoders.muse_weights import (
+from clrelkt.encoders.muse.weights import (
     MuseWeights,
     joined_table,
     read_npz,

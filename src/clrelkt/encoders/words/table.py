@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from clrelkt.encoders.met_words import UNMET, MetWords, is_compiled
-from clrelkt.encoders.word_rules import WordRules
+from clrelkt.encoders.words.met import UNMET, MetWords, is_compiled
+from clrelkt.encoders.words.rules import WordRules
 
 __all__ = ["WordTable", "spliced"]
 

@@ -17,7 +17,7 @@ import torch
 from clrelkt.encoders.pieces import NewPieces
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.tokenizer import refuse_lone_surrogates
-from clrelkt.encoders.word_table import WordTable, spliced
+from clrelkt.encoders.words.table import WordTable, spliced
 from clrelkt.errors import EncoderError
 from clrelkt.text.passages import split_passages
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from clrelkt.encoders.kept_memory import Empty, new_memory
-from clrelkt.encoders.text_groups import TextGroup
+from clrelkt.encoders.transformer.kept_memory import Empty, new_memory
+from clrelkt.encoders.transformer.text_groups import TextGroup
 
 __all__ = [
     "MOST_SCORES",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from clrelkt.encoders.muse import LAYER_NORM_EPSILON, MuseEncoder
-from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
+from clrelkt.encoders.muse.encoder import LAYER_NORM_EPSILON, MuseEncoder
+from clrelkt.encoders.muse.forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.errors import EncoderError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _encode(graph: _Graph, tensors: dict[str, np.ndarray]) -> str:
     tokens = graph("Shape", "token_ids")
     ends = graph("CumSum", lengths, graph.integer(0))
     text_number = _text_numbers(graph, tokens, graph("Sub", ends, lengths))
-    # As in muse_forward: GAP rows of zeros stand before, between and behind the texts.
+    # As in forward.py: GAP rows of zeros stand before, between and behind the texts.
     place = graph("Range", graph.integer(0), graph("Squeeze", tokens), graph.integer(1))
     place = graph("Add", place, graph("Mul", text_number, graph.integer(GAP)))
     place = graph("Unsqueeze", place, graph.integers(1))

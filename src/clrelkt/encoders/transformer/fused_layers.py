@@ -2,7 +2,7 @@
 
 It computes what the layers of BERT, RoBERTa or XLM-R do: attention, a sum with LayerNorm, the
 feed-forward part, a second sum with LayerNorm. Products of matrices are the device's library's;
-what lies between them is done by ``ragged_kernels``, which reads each number once where one
+what lies between them is done by ``kernels``, which reads each number once where one
 operation after the other would read it three times. Every sum is taken in a fixed order.
 
 The parameters' copies in 16 bits lie one behind the other in one room, and so do their gradients in
@@ -19,21 +19,21 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from clrelkt.encoders.layer_graphs import Recordings
-from clrelkt.encoders.layer_passes import WayBack, layer_runs, wanted_gradients
-from clrelkt.encoders.layer_rooms import (
+from clrelkt.encoders.ragged import to_device
+from clrelkt.encoders.transformer.layer_graphs import Recordings
+from clrelkt.encoders.transformer.layer_passes import WayBack, layer_runs, wanted_gradients
+from clrelkt.encoders.transformer.layer_rooms import (
     LayerParameters,
     LayerViews,
     layer_parameters,
     room_views,
 )
-from clrelkt.encoders.ragged import to_device
-from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_blocks import Spans, SpanTable, TextBlocks
+from clrelkt.encoders.transformer.layout import TextLayout
+from clrelkt.encoders.transformer.text_blocks import Spans, SpanTable, TextBlocks
 from clrelkt.encoders.triton_kernels import has_kernels, on_device
 
 if TYPE_CHECKING:
-    from clrelkt.encoders.ragged_kernels import LayerTiles, Moments
+    from clrelkt.encoders.transformer.kernels import LayerTiles, Moments
 
 __all__ = ["FusedLayers"]
 
@@ -138,7 +138,7 @@ class FusedLayers:
         the gradients of a batch of few tokens lie where those of the next one will.
         """
         if tiles is None:
-            from clrelkt.encoders.ragged_kernels import LayerTiles
+            from clrelkt.encoders.transformer.kernels import LayerTiles
 
             tiles = LayerTiles.of(states.shape[1] // self._heads)
         flat = [part for own in self._parameters for part in own]
@@ -213,8 +213,8 @@ class FusedLayers:
     def _through(
         self, states: torch.Tensor, views: LayerViews, spans: Spans, tiles: LayerTiles, keep: bool
     ) -> tuple[torch.Tensor, _Kept | None]:
-        from clrelkt.encoders import ragged_kernels as kernels
-        from clrelkt.encoders.product_kernels import gelu_product
+        from clrelkt.encoders.transformer import kernels
+        from clrelkt.encoders.transformer.product_kernels import gelu_product
 
         own = views.parts
         packed = functional.linear(states, views.attention, views.attention_bias)
@@ -262,8 +262,8 @@ class FusedLayers:
         spans: Spans,
         tiles: LayerTiles,
     ) -> torch.Tensor:
-        from clrelkt.encoders import ragged_kernels as kernels
-        from clrelkt.encoders.product_kernels import gelu_product_backward
+        from clrelkt.encoders.transformer import kernels
+        from clrelkt.encoders.transformer.product_kernels import gelu_product_backward
 
         own, to = views.parts, gradients.parts
         width, wide = kept.states.shape[1], kept.before.shape[1]

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.transformer.layout import TextLayout
 from clrelkt.errors import SettingsError
 
 __all__ = ["PoolingMode", "check_modes", "pool_states"]

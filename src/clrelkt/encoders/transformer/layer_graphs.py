@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch.autograd.function import once_differentiable
 
-from clrelkt.encoders.layer_passes import WayBack, wanted_gradients
 from clrelkt.encoders.ragged import to_device
-from clrelkt.encoders.text_blocks import Spans, SpanTable, TextBlocks
+from clrelkt.encoders.transformer.layer_passes import WayBack, wanted_gradients
+from clrelkt.encoders.transformer.text_blocks import Spans, SpanTable, TextBlocks
 
 __all__ = ["LayerRun", "Recordings", "rounded"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from clrelkt.encoders.ragged_layout import TextLayout
+from clrelkt.encoders.transformer.layout import TextLayout
 
 __all__ = ["TextGroup", "text_groups"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clrelkt.encoders.pooling import check_modes
+from clrelkt.encoders.transformer.pooling import check_modes
 from clrelkt.errors import SettingsError
 
 __all__ = ["TransformerOptions"]

@@ -14,15 +14,15 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.muse_forward import (
+from clrelkt.encoders.muse.forward import (
     BRANCH_WIDTH,
     BRANCHES,
     CPU_BLOCK_TOKENS,
     TokenLayout,
     pool_tokens,
 )
-from clrelkt.encoders.muse_fused import FusedLayout, RowWeights, fused_type, pool_rows
-from clrelkt.encoders.muse_weights import MuseWeights
+from clrelkt.encoders.muse.fused import FusedLayout, RowWeights, fused_type, pool_rows
+from clrelkt.encoders.muse.weights import MuseWeights
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.products import linear
 from clrelkt.encoders.protocol import SaveForm, TextKind
@@ -53,7 +53,7 @@ class MuseNetwork(nn.Module):
     Embedding, three branches of two convolutions each (windows of 2, 3 and 5 tokens), LayerNorm
     and a linear layer a token, a sum over the tokens divided by the square root of their number,
     and four residual layers. ``block_tokens`` is how many tokens a CPU works through at a time; a
-    GPU works through all at once, in kernels of its own (``muse_fused``) where it can.
+    GPU works through all at once, in kernels of its own (``fused``) where it can.
     """
 
     def __init__(

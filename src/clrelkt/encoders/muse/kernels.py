@@ -1,4 +1,4 @@
-"""Triton kernels of mUSE's pass over all rows of a batch (``muse_fused`` calls them).
+"""Triton kernels of mUSE's pass over all rows of a batch (``fused`` calls them).
 
 A row is one place of the gapped layout and has 768 numbers, the three branches side by side. Each
 kernel reads and writes a row as few times as can be. Sums are float32 and always taken in the same

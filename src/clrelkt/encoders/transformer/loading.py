@@ -19,12 +19,17 @@ import torch
 from torch import nn
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, read_description
-from clrelkt.encoders.muse import EncoderIdentity
-from clrelkt.encoders.pooling import PoolingMode, check_modes
+from clrelkt.encoders.muse.encoder import EncoderIdentity
 from clrelkt.encoders.tensors import read_tensors
-from clrelkt.encoders.transformer import Prompts, TransformerEncoder, TransformerNetwork, Unit
-from clrelkt.encoders.transformer_options import TransformerOptions
-from clrelkt.encoders.transformer_tokenizer import TransformerTokenizer
+from clrelkt.encoders.transformer.encoder import (
+    Prompts,
+    TransformerEncoder,
+    TransformerNetwork,
+    Unit,
+)
+from clrelkt.encoders.transformer.options import TransformerOptions
+from clrelkt.encoders.transformer.pooling import PoolingMode, check_modes
+from clrelkt.encoders.transformer.tokenizer import TransformerTokenizer
 from clrelkt.errors import EncoderError, MissingExtraError, SettingsError, UnknownNameError
 from clrelkt.progress import quiet_transformers
 

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, check_folder, check_form
-from clrelkt.encoders.pooling import PoolingMode
 from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.tensors import write_tensors
-from clrelkt.encoders.transformer import TransformerEncoder, Unit
+from clrelkt.encoders.transformer.encoder import TransformerEncoder, Unit
+from clrelkt.encoders.transformer.pooling import PoolingMode
 from clrelkt.errors import EncoderError, StorageError
 from clrelkt.files import atomic_folder, write_json
 from clrelkt.progress import quiet_transformers

@@ -1,8 +1,8 @@
 """mUSE's forward and backward pass over all rows of a batch at once, in kernels made for it.
 
-It computes what ``muse_forward`` computes, in another order and with the rounding of bfloat16,
+It computes what ``forward`` computes, in another order and with the rounding of bfloat16,
 float16 or TF32: for float32 without TF32, float64, CPUs and where there is no Triton there is
-``muse_forward``. Nothing in it makes the host wait for the GPU: sizes that only the GPU knows, such
+``forward``. Nothing in it makes the host wait for the GPU: sizes that only the GPU knows, such
 as the number of distinct tokens, are replaced by bounds that the host knows.
 """
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.muse_forward import BRANCH_WIDTH, BRANCHES, GAP
+from clrelkt.encoders.muse.forward import BRANCH_WIDTH, BRANCHES, GAP
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.encoders.triton_kernels import has_kernels, on_device
 
 if TYPE_CHECKING:
-    from clrelkt.encoders.muse_kernels import Groups, Tiles
+    from clrelkt.encoders.muse.kernels import Groups, Tiles
 
 __all__ = ["FusedLayout", "RowWeights", "fused_type", "pool_rows"]
 
@@ -71,7 +71,7 @@ class FusedLayout:
         text_of_row[token_rows] = text_of_token.int()
         groups = None
         if found.sorted is not None:
-            from clrelkt.encoders.muse_kernels import Groups
+            from clrelkt.encoders.muse.kernels import Groups
 
             order, of_ordered = found.sorted
             slot_numbers = torch.arange(found.count + 1, device=device, dtype=of_ordered.dtype)
@@ -147,7 +147,7 @@ def pool_rows(
     epsilon: float,
     tiles: Tiles | None = None,
 ) -> torch.Tensor:
-    """Return what ``muse_forward.pool_tokens`` returns, shape (texts, embedding + 768).
+    """Return what ``forward.pool_tokens`` returns, shape (texts, embedding + 768).
 
     ``embedded`` (slots, embedding) are the distinct tokens' embeddings, float32 as all weights.
     Tables and rows are kept and multiplied in ``dtype``, summed in float32.
@@ -198,7 +198,7 @@ def _forward(
     tiles: Tiles | None,
     *tensors: torch.Tensor,
 ) -> torch.Tensor:
-    from clrelkt.encoders import muse_kernels as kernels
+    from clrelkt.encoders.muse import kernels
 
     exact, projection, projection_bias, gain, bias, bias_1, bias_2, *rest = tensors
     tiles = tiles or kernels.Tiles.of(dtype)
@@ -243,7 +243,7 @@ def _branch(index: int) -> slice:
 
 
 def _backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    from clrelkt.encoders import muse_kernels as kernels
+    from clrelkt.encoders.muse import kernels
 
     layout: FusedLayout = ctx.layout
     tiles: Tiles = ctx.tiles

@@ -14,7 +14,13 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch.autograd.function import once_differentiable
 
-from clrelkt.encoders.attention_products import (
+from clrelkt.encoders.products import (
+    added_product,
+    linear_without_gradients,
+    product,
+    turned_product,
+)
+from clrelkt.encoders.transformer.attention_products import (
     MOST_SCORES,
     Attended,
     GroupScores,
@@ -22,22 +28,16 @@ from clrelkt.encoders.attention_products import (
     attend_backward,
     has_products,
 )
-from clrelkt.encoders.kept_memory import Empty, KeptMemory
-from clrelkt.encoders.layer_passes import WayBack, layer_runs, wanted_gradients
-from clrelkt.encoders.layer_rooms import (
+from clrelkt.encoders.transformer.kept_memory import Empty, KeptMemory
+from clrelkt.encoders.transformer.layer_passes import WayBack, layer_runs, wanted_gradients
+from clrelkt.encoders.transformer.layer_rooms import (
     LayerParameters,
     LayerViews,
     layer_parameters,
     room_views,
 )
-from clrelkt.encoders.products import (
-    added_product,
-    linear_without_gradients,
-    product,
-    turned_product,
-)
-from clrelkt.encoders.ragged_layout import TextLayout
-from clrelkt.encoders.text_groups import TextGroup, text_groups
+from clrelkt.encoders.transformer.layout import TextLayout
+from clrelkt.encoders.transformer.text_groups import TextGroup, text_groups
 
 __all__ = ["CpuLayers"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.cpu_layers import CpuLayers
-from clrelkt.encoders.fused_layers import FusedLayers
 from clrelkt.encoders.products import linear
-from clrelkt.encoders.ragged_layout import Attention, Bias, TextLayout
-from clrelkt.encoders.working_copies import WorkingCopies
+from clrelkt.encoders.transformer.cpu_layers import CpuLayers
+from clrelkt.encoders.transformer.fused_layers import FusedLayers
+from clrelkt.encoders.transformer.layout import Attention, Bias, TextLayout
+from clrelkt.encoders.transformer.working_copies import WorkingCopies
 
 __all__ = [
     "BIASED",

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders.attention_products import (
+from clrelkt.encoders.transformer.attention_products import (
     MOST_SCORES,
     attend_with_gradients,
     has_products,
 )
-from clrelkt.encoders.ragged_layout import Bias, TextLayout
-from clrelkt.encoders.text_groups import TextGroup, text_groups
+from clrelkt.encoders.transformer.layout import Bias, TextLayout
+from clrelkt.encoders.transformer.text_groups import TextGroup, text_groups
 
 __all__ = ["GroupedAttention"]
 

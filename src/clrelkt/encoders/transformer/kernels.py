@@ -14,8 +14,8 @@ import torch
 import triton
 import triton.language as tl
 
-from clrelkt.encoders.product_kernels import GELU_PRODUCTS, GeluProducts
-from clrelkt.encoders.text_blocks import Spans
+from clrelkt.encoders.transformer.product_kernels import GELU_PRODUCTS, GeluProducts
+from clrelkt.encoders.transformer.text_blocks import Spans
 
 __all__ = [
     "LayerTiles",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clrelkt.encoders.muse_forward import BRANCHES
+from clrelkt.encoders.muse.forward import BRANCHES
 from clrelkt.errors import EncoderError, MissingExtraError
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""mUSE: its network, its weights, its graphs."""

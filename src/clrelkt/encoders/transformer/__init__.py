@@ -1,0 +1,1 @@
+"""Transformers of Hugging Face: loading, running without padding, saving."""

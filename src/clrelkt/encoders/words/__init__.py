@@ -1,0 +1,1 @@
+"""Tokenising by way of words that were met before."""
