@@ -290,3 +290,42 @@ def test_long_texts_come_one_by_one() -> None:
         (1, 512),
         (3, 16),
     ]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_nothing_depends_on_what_memory_held(dtype: torch.dtype) -> None:
+    lengths = [64, 66, 300]
+    found = []
+    for poisoned in (False, True):
+        parameters = made_layers()
+        table = drawn(3, 2000, WIDTH).requires_grad_()
+        layers = CpuLayers(parameters, HEADS, EPSILON)
+        if poisoned:
+            plain = layers.memory.empty
+            layers.memory.empty = lambda *shape, dtype, made=plain: made(  # type: ignore[method-assign]
+                *shape, dtype=dtype
+            ).fill_(torch.nan)
+        states = layers.look_up(torch.arange(sum(lengths)), table).to(dtype)
+        output = layers(states, layout_of(lengths))
+        output.float().mul(drawn(2, *output.shape)).sum().backward()
+        found.append([output, table.grad, *(part.grad for own in parameters for part in own)])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 8), max_size=30))
+def test_rows_of_a_table_and_their_gradient(rows: list[int]) -> None:
+    chosen = torch.tensor(rows, dtype=torch.int64)
+    layers = CpuLayers(made_layers(), HEADS, EPSILON)
+    weights = drawn(5, len(rows), WIDTH)
+    tables = [drawn(4, 9, WIDTH).requires_grad_() for _ in range(2)]
+    found = layers.look_up(chosen, tables[0])
+    expected = functional.embedding(chosen, tables[1])
+    for looked_up in (found, expected):
+        looked_up.mul(weights).sum().backward()
+    assert torch.equal(found, expected)
+    assert tables[0].grad is not None
+    torch.testing.assert_close(tables[0].grad, tables[1].grad)

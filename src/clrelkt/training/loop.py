@@ -172,12 +172,20 @@ class _StageRun:
         )
 
     def _shared(self, batches: Batches) -> Generator[SharedBatch, None, None]:
-        """Yield the batches that are left of an epoch; each is made while the last one trains."""
+        """Yield the batches that are left of an epoch; for a GPU one is made while another trains.
+
+        On a CPU that would be slower: while two threads compute in parallel, OpenMP's threads
+        sleep instead of waiting for the next thing to do.
+        """
         left = range(self._position.batch, len(batches))
         steps = range(self._position.step, self._position.step + len(left))
+        asked = zip(left, steps, strict=True)
+        if self._bank.device.type == "cpu":
+            yield from (self._share(batches[number], step) for number, step in asked)
+            return
         with ThreadPoolExecutor(1) as pool:
             coming = None
-            for number, step in zip(left, steps, strict=True):
+            for number, step in asked:
                 made = pool.submit(self._share, batches[number], step)
                 if coming is not None:
                     yield coming.result()

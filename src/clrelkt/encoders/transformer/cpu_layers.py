@@ -108,6 +108,11 @@ class CpuLayers:
             and all(part.dtype == torch.float32 for own in self._parameters for part in own)
         )
 
+    def look_up(self, rows: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """Return rows of a table, shape (rows, width), whose gradient lies in kept memory."""
+        found: torch.Tensor = _Rows.apply(rows, table, self.memory.empty)  # type: ignore[no-untyped-call]
+        return found
+
     def __call__(self, states: torch.Tensor, layout: TextLayout) -> torch.Tensor:
         """Return the hidden states behind the last layer, shape (tokens, width), like ``states``.
 
@@ -324,6 +329,22 @@ def _norm_backward(
 
 def _column_sums(rows: torch.Tensor, to: torch.Tensor) -> None:
     to.copy_(rows.sum(0))
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, table: torch.Tensor, empty: Empty) -> torch.Tensor:
+        ctx.rows, ctx.shape, ctx.empty = rows, table.shape, empty
+        return table.index_select(0, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor | None, None]:
+        if not ctx.needs_input_grad[1]:
+            return None, None, None
+        # The system would hand out a large table's gradient anew in every step.
+        found = ctx.empty(*ctx.shape, dtype=gradient.dtype).zero_()
+        return None, found.index_add_(0, ctx.rows, gradient), None
 
 
 class _Layers(torch.autograd.Function):

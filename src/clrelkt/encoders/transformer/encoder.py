@@ -136,7 +136,8 @@ class TransformerNetwork(nn.Module):
             states = self._padded(batch, layout, dtype)
         elif (layers := self._whole_layers(layout, dtype)) is not None:
             with torch.autocast(device.type, enabled=False):
-                embedded = bert_embeddings(self.model, batch.token_ids, layout)
+                look_up = layers.look_up if isinstance(layers, CpuLayers) else functional.embedding
+                embedded = bert_embeddings(self.model, batch.token_ids, layout, look_up)
                 states = layers(embedded.to(dtype), layout)
         else:
             unpadded = self.needs_no_order(device)

@@ -21,6 +21,7 @@ from clrelkt.encoders.transformer.working_copies import WorkingCopies
 
 __all__ = [
     "BIASED",
+    "LookUp",
     "RaggedPass",
     "bert_embeddings",
     "cpu_layers",
@@ -34,6 +35,9 @@ RaggedPass = Callable[
     torch.Tensor,
 ]
 """Model, token ids (tokens,), layout, attention and weights to hidden states (tokens, width)."""
+
+LookUp = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Numbers of rows (rows,) and a table to the table's rows (rows, width)."""
 
 BIASED = frozenset(("mpnet",))
 """Kinds of models whose attention adds a bias to the scores."""
@@ -118,14 +122,19 @@ def _bert(
     return states
 
 
-def bert_embeddings(model: Any, token_ids: torch.Tensor, layout: TextLayout) -> torch.Tensor:
+def bert_embeddings(
+    model: Any,
+    token_ids: torch.Tensor,
+    layout: TextLayout,
+    look_up: LookUp = functional.embedding,
+) -> torch.Tensor:
     """Return what the first layer of a model like BERT is given, (tokens, width), float32."""
     embeddings = model.embeddings
     # RoBERTa's places begin behind the padding token's.
     kind = model.config.model_type
     first = embeddings.padding_idx + 1 if kind in _ROBERTA else 0
-    summed = _rows(embeddings.word_embeddings, token_ids) + _rows(
-        embeddings.position_embeddings, layout.positions + first
+    summed = look_up(token_ids, embeddings.word_embeddings.weight) + look_up(
+        layout.positions + first, embeddings.position_embeddings.weight
     )
     found: torch.Tensor = embeddings.LayerNorm(summed + embeddings.token_type_embeddings.weight[0])
     return found
