@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from clrelkt.corpora import load_corpus
 from clrelkt.encoders import TrainableEncoder, load_encoder
@@ -60,6 +61,7 @@ from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.process_group import ProcessGroup, process_group
 from clrelkt.training.recipe import DevSettings, Optimisation, Precision, Stage, Transfer
 from harness import DisagreementError
+from kernel_times import gpu_shares
 from made_transformer import SHAPES, MadeTexts, made_words, save_made_model
 from rows import Row, write_rows
 from transformer_training import PASSAGE, QUESTION, RATE, WEIGHTS, Job, Method
@@ -144,6 +146,7 @@ class Watch:
 
     warm: int
     group: ProcessGroup
+    profiler: profile | None = None
     began: float = 0.0
     seconds: float = 0.0
 
@@ -155,9 +158,13 @@ class Watch:
         wait_for([self.group.device])
         moment = time.perf_counter()
         if step == self.warm:
-            self.began = moment
+            if self.profiler is not None:
+                self.profiler.start()
+            self.began = time.perf_counter()
         if step == steps:
             self.seconds = moment - self.began
+            if self.profiler is not None:
+                self.profiler.stop()
 
 
 class Noted(Method):
@@ -208,12 +215,16 @@ class Trainer:
         epochs: int,
         precision: Precision = "bfloat16",
         trained: Callable[[TrainableEncoder], None] = lambda encoder: None,
+        profiler: profile | None = None,
     ) -> dict[str, Any]:
-        """Train an epoch to warm up and ``epochs`` that count; ``trained`` is given the result."""
+        """Train an epoch to warm up and ``epochs`` that count, which the profiler sees.
+
+        ``trained`` is given the result.
+        """
         encoder = self.start().to(group.device)
         method = Noted(self.job, self.bank)
         warm = len(self.bank) // 2 // batch
-        watch = Watch(warm, group)
+        watch = Watch(warm, group, profiler)
         optimisation = Optimisation(
             epochs=1 + epochs, batch=batch, learning_rate=RATE, precision=precision
         )
@@ -345,6 +356,20 @@ def measure_training(
             together.say("the rest of training is left out for want of time")
         return found
 
+    def profiled() -> None:
+        """Say what each GPU does while all train, and how long each one takes by itself."""
+        own = together.all(lambda group: trainer(replace(group, rank=0, size=1), batch, 2))
+        seen = profile(activities=[ProfilerActivity.CUDA])
+        found = together.all(lambda group: trainer(group, batch * group.size, 2, profiler=seen))
+        shares = gpu_shares(seen)
+        steps = 2 * STEPS_AN_EPOCH // group.size
+        together.clock.say(
+            f"GPU {group.rank}: {own['seconds_a_step'] * 1e3:.1f} ms a step while each trains by "
+            f"itself; together {found['seconds_a_step'] * 1e3:.1f}: computing "
+            f"{shares.computing / steps:.1f}, exchanging {shares.exchanging / steps:.1f}, both "
+            f"{shares.both / steps:.1f}, neither {shares.neither / steps:.1f}"
+        )
+
     def one_round(number: int) -> None:
         run(f"alone/{number}", batch, alone=True)
         run(f"same batch/{number}", batch, alone=False)
@@ -368,6 +393,8 @@ def measure_training(
     if group.first:
         start, alone, several = weights
         keep("weights", float((alone - several).norm() / (alone - start).norm()))
+    if arguments.profile and group.device.type == "cuda" and is_time(2):
+        profiled()
     if not is_time(1):
         return
     run("a share alone", batch // group.size, alone=True, epochs=-(-epochs // 4))
@@ -387,7 +414,7 @@ def measure_training(
             return
         layer_passes._AT_ONCE = layers
         run(f"{layers} layers at once, alone", batch, alone=True)
-        run(f"{layers} layers at once, together", batch, alone=False)
+        run(f"{layers} layers at once, together", batch * group.size, alone=False)
 
 
 def after(arguments: argparse.Namespace) -> float:
@@ -731,6 +758,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--layers", type=int, nargs="*", default=[], help="try so many layers as one function too"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="say what each GPU does in a step of all"
     )
     parser.add_argument("--texts", type=int, default=40_000, help="to encode")
     parser.add_argument("--candidates", type=int, default=1_000_000, help="to mine among")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["show_kernels"]
+__all__ = ["Shares", "gpu_shares", "show_kernels"]
 
 _LINES = 45
 _NAME = 100
@@ -33,3 +35,41 @@ def show_kernels(work: Callable[[], object], steps: int) -> None:
     for microseconds, event in sorted(events, key=lambda pair: -pair[0])[:_LINES]:
         spent = f"{microseconds / 1e3 / steps:>9.3f} ms {microseconds / max(total, 1):>5.1%}"
         print(f"{spent} {event.count / steps:>7.1f}  {event.key[:_NAME]}")
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Milliseconds in which a GPU computed, exchanged, did both, and did neither."""
+
+    computing: float
+    exchanging: float
+    both: float
+    neither: float
+
+
+def gpu_shares(found: Any) -> Shares:
+    """Return what the GPU of a profile did between its first and its last kernel.
+
+    What is called after NCCL is exchange, whoever waits for whom in it.
+    """
+    cuda = torch.autograd.DeviceType.CUDA
+    kinds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for event in found.events():
+        if event.device_type == cuda and not event.is_user_annotation:
+            times = event.time_range
+            kinds["nccl" in event.name.lower()].append((times.start, times.end))
+    exchange, compute = _united(kinds[True]), _united(kinds[False])
+    either = _united(kinds[True] + kinds[False])
+    lengths = [sum(end - start for start, end in own) / 1e3 for own in (compute, exchange, either)]
+    whole = (either[-1][1] - either[0][0]) / 1e3
+    return Shares(lengths[0], lengths[1], lengths[0] + lengths[1] - lengths[2], whole - lengths[2])
+
+
+def _united(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
