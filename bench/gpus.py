@@ -8,7 +8,7 @@ Training is the loop of a run, a process a GPU, on pairs of a question of 16 tok
 (``same batch``) and with the same batch on each (``same a GPU``). Beside that stands what one GPU
 does with a batch of its share alone: where this is slower a pair, no exchange is to blame. All
 processes start once; the others wait on the host while the first one works alone. Steps are timed
-after an epoch that warms up, from a barrier to a barrier. Losses of the same batches must agree.
+after two epochs that warm up, from a barrier to a barrier. Losses of the same batches must agree.
 
 Encoding is an encoder with a copy on each GPU in one process (``MultiDeviceEncoder``) against one
 copy; beside it stands a process a GPU. Dense mining deals chunks of questions to all GPUs, and must
@@ -69,6 +69,7 @@ from transformer_training import PASSAGE, QUESTION, RATE, WEIGHTS, Job, Method
 TARGETS = {2: 1.9, 4: 3.6}
 PARTS = ("training", "encoding", "mining")
 STEPS_AN_EPOCH = 8
+WARM_EPOCHS = 2
 ENDLESS = 10**9
 LOOSEST = {"bfloat16": 2e-2, "float32": 2e-3}
 LOOSEST_WEIGHTS = 0.1
@@ -217,16 +218,17 @@ class Trainer:
         trained: Callable[[TrainableEncoder], None] = lambda encoder: None,
         profiler: profile | None = None,
     ) -> dict[str, Any]:
-        """Train an epoch to warm up and ``epochs`` that count, which the profiler sees.
+        """Train some epochs to warm up and ``epochs`` that count, which the profiler sees.
 
         ``trained`` is given the result.
         """
         encoder = self.start().to(group.device)
         method = Noted(self.job, self.bank)
-        warm = len(self.bank) // 2 // batch
-        watch = Watch(warm, group, profiler)
+        an_epoch = len(self.bank) // 2 // batch
+        steps = an_epoch * epochs
+        watch = Watch(an_epoch * WARM_EPOCHS, group, profiler)
         optimisation = Optimisation(
-            epochs=1 + epochs, batch=batch, learning_rate=RATE, precision=precision
+            epochs=WARM_EPOCHS + epochs, batch=batch, learning_rate=RATE, precision=precision
         )
         never = DevSettings(patience=ENDLESS, every_steps=ENDLESS)
         around = Surroundings(
@@ -252,8 +254,8 @@ class Trainer:
         trained(encoder)
         cuda = group.device.type == "cuda"
         return {
-            "seconds_a_step": watch.seconds / (warm * epochs),
-            "pairs_per_second": warm * epochs * batch / watch.seconds,
+            "seconds_a_step": watch.seconds / steps,
+            "pairs_per_second": steps * batch / watch.seconds,
             "losses": torch.stack(method.losses).tolist(),
             "numbers": sum(parameter.numel() for _, parameter in encoder.named_parameters()),
             "peak_memory": torch.cuda.max_memory_allocated(group.device) if cuda else None,
@@ -430,7 +432,8 @@ def measure_processes(
     encoder = encoder_of(arguments).to(group.device)
     texts = texts_to_encode(arguments, arguments.texts // 2)
     with computing_low(encoder, group.device.type == "cuda"):
-        encoder.encode(texts[: len(texts) // 8])
+        # All words are met before the clock starts.
+        encoder.encode(texts)
         alone = together.alone(lambda own: timed(lambda: encoder.encode(texts), [own.device]))
 
         def shared(group: ProcessGroup) -> float:
@@ -615,8 +618,9 @@ def measure_encoding(
     with computing_low(encoder, bench.devices[0].type == "cuda"):
         several = MultiDeviceEncoder(encoder, bench.devices)
         alone = several.copies[0]
+        # All words, which the copies share, are met before the clock starts.
         for own in several.copies:
-            own.encode(texts[: len(texts) // 8])
+            own.encode(texts)
         bench.clock.say(f"encoding {len(texts):,} texts")
         vectors: list[np.ndarray] = []
         rates: list[tuple[float, float]] = []

@@ -58,7 +58,7 @@ Work = Literal["transfer", "contrastive", "triplet"]
 QUESTION, PASSAGE = 16, 152
 WEIGHTS = TransferWeights(question=1.0, document=1.0, document_question=1.0, scale=1000.0)
 MARGIN, TEMPERATURE, RATE = 0.24, 0.05, 2e-5
-WARM_UP, SMALL, SMALL_WARM_UP = 8, 64, 24
+WARM_UP, GPU_WARM_UP = 8, 24
 FEW = 3
 ENDLESS = 10**9
 # The most that losses may differ by (relatively), and vectors by (as a share of their spread). In
@@ -99,7 +99,7 @@ class Job:
     @property
     def warm_up(self) -> int:
         """Steps before the clock."""
-        return warm_up(self.batch, self.device)
+        return warm_up(self.device)
 
     @property
     def tokens(self) -> int:
@@ -107,9 +107,9 @@ class Job:
         return QUESTION + PASSAGE * (len(self.columns) - 1)
 
 
-def warm_up(batch: int, device: torch.device) -> int:
-    """Return the steps before the clock; on a GPU a small batch's sizes are so many more."""
-    return SMALL_WARM_UP if device.type == "cuda" and batch < SMALL else WARM_UP
+def warm_up(device: torch.device) -> int:
+    """Return the steps before the clock; on a GPU batches are recorded by their size."""
+    return GPU_WARM_UP if device.type == "cuda" else WARM_UP
 
 
 class Clock:
@@ -461,7 +461,7 @@ def made_job(
     asked: Task, arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder
 ) -> Job:
     texts = MadeTexts(made_words(arguments.rows))
-    count = asked.batch * (warm_up(asked.batch, encoder.device) + asked.steps)
+    count = asked.batch * (warm_up(encoder.device) + asked.steps)
     lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if asked.work == "triplet" else 2]
     columns = tuple(texts.draw(count, length) for length in lengths)
     device = encoder.device

@@ -16,6 +16,7 @@ from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.tensors import write_tensors
 from clrelkt.evaluation import EvaluationSettings, RetrievalEvaluator
 from clrelkt.mining import DenseMining
+from clrelkt.training import gradients
 from clrelkt.training.bank import TextBank, texts_of
 from clrelkt.training.launch import end_process
 from clrelkt.training.loop import Surroundings, train_stage
@@ -36,6 +37,8 @@ LANGUAGES = ["de", "ru"]
 
 
 def main(corpus_folder: str, encoder_folder: str, output: Path, chunk_tokens: int | None) -> None:
+    # Gradients of a tiny encoder are to set out in several buckets, too.
+    gradients._BUCKET_NUMBERS = 1000
     with process_group("cpu") as group:
         for number, stage in enumerate(STAGES):
             run_stage(number, stage, corpus_folder, encoder_folder, output, chunk_tokens, group)

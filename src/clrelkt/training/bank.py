@@ -55,11 +55,9 @@ class TextBank:
         texts += [(text, "passage") for text in candidates]
         self._row = {text: row for row, text in enumerate(texts)}
         parts = [encoder.tokenize(questions, "question"), encoder.tokenize(candidates, "passage")]
-        self._batch = RaggedBatch(
-            torch.cat([part.token_ids for part in parts]),
-            torch.cat([part.lengths for part in parts]),
-        )
-        self.lengths = self._batch.lengths.numpy()
+        self._ids = np.concatenate([part.token_ids.numpy() for part in parts])
+        self.lengths = np.concatenate([part.lengths.numpy() for part in parts])
+        self._starts = self.lengths.cumsum() - self.lengths
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -91,16 +89,25 @@ class TextBank:
 
         The first and the last token of a text, its marks, always stay.
         """
-        batch = self._batch.select(torch.from_numpy(rows))
-        if not dropout:
-            return batch
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.rand(batch.tokens, generator=generator) >= dropout
-        ends = batch.lengths.cumsum(0)
-        kept[ends - 1] = True
-        kept[ends - batch.lengths] = True
-        lengths = torch.bincount(batch.text_of_token[kept], minlength=len(batch))
-        return RaggedBatch(batch.token_ids[kept], lengths)
+        ids, lengths = self._chosen(rows)
+        if dropout:
+            generator = torch.Generator().manual_seed(seed)
+            kept = torch.rand(len(ids), generator=generator).numpy() >= dropout
+            ends = lengths.cumsum()
+            kept[ends - 1] = True
+            kept[ends - lengths] = True
+            if len(rows):
+                lengths = np.add.reduceat(kept, ends - lengths, dtype=np.int64)
+            ids = ids[kept]
+        return RaggedBatch(torch.from_numpy(ids), torch.from_numpy(lengths))
+
+    def _chosen(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # By numpy, in one thread: torch wakes a thread on every core for it, in every step, and
+        # they are in the way of the one that starts a GPU's kernels.
+        lengths = self.lengths[rows]
+        places = np.repeat(self._starts[rows] - (lengths.cumsum() - lengths), lengths)
+        places += np.arange(len(places))
+        return self._ids[places], lengths
 
     @torch.no_grad()
     def vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:

@@ -11,7 +11,7 @@ four, in one piece or in ten, the loss and its gradients are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,15 @@ class BatchGradients:
             EncoderError: not even a single text fits into memory.
             LostProcessError: another process has ended.
         """
+        loss = self.start(batch)
+        self.finish()
+        return loss
+
+    def start(self, batch: SharedBatch) -> torch.Tensor:
+        """Do what a call does, but leave the last gradients on their way between the processes.
+
+        ``finish`` must follow. Raises what the call does.
+        """
         self._forget()
         self._sum.start()
         own = self._share_vectors(batch)
@@ -104,8 +113,23 @@ class BatchGradients:
         first = sum(batch.counts[: self._group.rank])
         assert vectors.grad is not None
         self._backward(batch, vectors.grad[first : first + len(own)])
-        self._sum.finish()
         return loss.detach()
+
+    def finish(self, take: Callable[[], object] | None = None) -> None:
+        """Wait for gradients that are on their way.
+
+        ``take`` is called when those of some parameters are there, and again for the rest. Each
+        time no other parameter has one, and those that were there are gone.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
+        if take is None:
+            self._sum.finish()
+            return
+        for _ in self._sum.arrivals():
+            take()
+            self._forget()
 
     def _forget(self) -> None:
         for parameter in self._parameters:
@@ -205,12 +229,36 @@ class _GradientSum:
 
     def finish(self) -> None:
         """Send the rest, and put the sums in the place of the parameters' gradients."""
+        self._hand_back(self._coming())
+
+    def arrivals(self) -> Iterator[None]:
+        """Do what ``finish`` does in two parts, of which the second is the last bucket.
+
+        It sets out last of all, and the largest where it is a vocabulary: what is done with the
+        first part need not wait for it. A gradient must be taken before the next part.
+        """
+        if len(self._buckets) < 2:
+            self.finish()
+            yield
+            return
+        last = self._buckets[-1]
+        coming = self._coming()
+        last.forget()
+        self._hand_back(coming[:-1])
+        yield
+        self._hand_back(coming[-1:])
+        yield
+
+    def _coming(self) -> list[tuple[_Bucket, dist.Work | None]]:
         while len(self._sent) < len(self._buckets):
             self._send()
-        for bucket, work in zip(self._buckets, self._sent, strict=True):
+        sent, self._sent = self._sent, []
+        return list(zip(self._buckets, sent, strict=True))
+
+    def _hand_back(self, coming: Sequence[tuple[_Bucket, dist.Work | None]]) -> None:
+        for bucket, work in coming:
             self._group.finish(work)
             bucket.hand_back()
-        self._sent = []
 
     def _arrived(self, bucket: _Bucket) -> Callable[[torch.Tensor], None]:
         def hook(parameter: torch.Tensor) -> None:
@@ -266,6 +314,11 @@ class _Bucket:
             parts, gradients = zip(*there, strict=True)
             torch._foreach_copy_(parts, gradients)
         return self._flat
+
+    def forget(self) -> None:
+        """Take the parameters' gradients away."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def hand_back(self) -> None:
         for parameter, part in zip(self._parameters, self._parts, strict=True):

@@ -226,7 +226,7 @@ class _StageRun:
     def _step(self, batch: SharedBatch, share: float) -> None:
         """Take a step; ``share`` of all steps are done with it."""
         try:
-            loss = self._gradients(batch)
+            loss = self._gradients.start(batch)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 f"stage {self._stage.name!r}: out of memory in the loss of a batch of "
@@ -239,7 +239,7 @@ class _StageRun:
             self._progress.learning_rate = _cosine(self._stage.optimisation.learning_rate, share)
         for group in self._optimiser.param_groups:
             group["lr"] = self._progress.learning_rate
-        self._optimiser.step()
+        self._gradients.finish(self._optimiser.step)
         self._move_average()
 
     def _look_at_losses(self) -> None:

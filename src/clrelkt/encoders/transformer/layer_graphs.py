@@ -25,6 +25,8 @@ __all__ = ["LayerRun", "Recordings", "rounded"]
 
 _TOKEN_SIZES = 16
 """To an octave: a batch is filled up by 3 percent on average."""
+_WIDEST_STEP = 512
+"""Tokens between sizes at most: large batches are filled up by 1 percent at most."""
 _BLOCK_SIZES = 4
 _LEAST = 64
 _MOST_RECORDINGS = 64
@@ -123,7 +125,7 @@ class Recordings:
         ``states`` (tokens, width) are of texts of the given lengths.
         """
         tokens = states.shape[0]
-        whole = rounded(tokens, _TOKEN_SIZES, _LEAST)
+        whole = rounded(tokens, _TOKEN_SIZES, _LEAST, _WIDEST_STEP)
         if whole > self._most or self._in_flight() or torch.cuda.is_current_stream_capturing():
             return None
         filled = [*lengths, *[1] * (whole - tokens)]
@@ -269,9 +271,13 @@ class _Played(torch.autograd.Function):
         return *(None,) * 4, states, *wanted_gradients(found, ctx.needs_input_grad)
 
 
-def rounded(number: int, sizes: int, least: int = 1) -> int:
-    """Return the next of so many sizes an octave, a power of 2; all are multiples of ``least``."""
+def rounded(number: int, sizes: int, least: int = 1, most: int | None = None) -> int:
+    """Return the next of so many sizes an octave, a power of 2; all are multiples of ``least``.
+
+    With ``most``, a multiple of it, sizes are at most so far apart.
+    """
     step = max(least, 1 << max(0, number.bit_length() - sizes.bit_length()))
+    step = step if most is None else min(step, most)
     return -(-number // step) * step
 
 
