@@ -61,7 +61,7 @@ from clrelkt.training.loop import Surroundings, train_stage
 from clrelkt.training.process_group import ProcessGroup, process_group
 from clrelkt.training.recipe import DevSettings, Optimisation, Precision, Stage, Transfer
 from harness import DisagreementError
-from kernel_times import gpu_shares
+from kernel_times import gpu_gaps, gpu_shares
 from made_transformer import SHAPES, MadeTexts, made_words, save_made_model
 from rows import Row, write_rows
 from transformer_training import PASSAGE, QUESTION, RATE, WEIGHTS, Job, Method
@@ -70,6 +70,7 @@ TARGETS = {2: 1.9, 4: 3.6}
 PARTS = ("training", "encoding", "mining")
 STEPS_AN_EPOCH = 8
 WARM_EPOCHS = 2
+GAPS = 6
 ENDLESS = 10**9
 LOOSEST = {"bfloat16": 2e-2, "float32": 2e-3}
 LOOSEST_WEIGHTS = 0.1
@@ -371,6 +372,11 @@ def measure_training(
             f"{shares.computing / steps:.1f}, exchanging {shares.exchanging / steps:.1f}, both "
             f"{shares.both / steps:.1f}, neither {shares.neither / steps:.1f}"
         )
+        for milliseconds, times, name in gpu_gaps(seen)[:GAPS]:
+            together.clock.say(
+                f"GPU {group.rank}: idle for {milliseconds / steps:.2f} ms a step, "
+                f"{times / steps:.1f} times, {name}"
+            )
 
     def one_round(number: int) -> None:
         run(f"alone/{number}", batch, alone=True)
@@ -409,7 +415,7 @@ def measure_training(
         if not is_time(1):
             return
         gradients._BUCKET_NUMBERS = numbers
-        run(f"buckets of {numbers}", batch, alone=False)
+        run(f"buckets of {numbers}", batch * group.size, alone=False)
     gradients._BUCKET_NUMBERS = before
     for layers in arguments.layers:
         if not is_time(2):
@@ -578,7 +584,7 @@ def report_training(bench: Bench, found: dict[str, Any]) -> None:
         )
     for key in (key for key in found if key.startswith("buckets of ")):
         ratio = found[key]["pairs_per_second"] / alone["pairs_per_second"]
-        bench.clock.say(f"{key} numbers: ratio {ratio:.2f} at the same batch")
+        bench.clock.say(f"{key} numbers: ratio {ratio:.2f} with the same batch on each GPU")
 
 
 def check_agreement(bench: Bench, found: dict[str, Any]) -> None:

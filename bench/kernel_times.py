@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Shares", "gpu_shares", "show_kernels"]
+__all__ = ["Shares", "gpu_gaps", "gpu_shares", "show_kernels"]
 
 _LINES = 45
 _NAME = 100
+_SHORT = 44
 
 
 def show_kernels(work: Callable[[], object], steps: int) -> None:
@@ -63,6 +64,27 @@ def gpu_shares(found: Any) -> Shares:
     lengths = [sum(end - start for start, end in own) / 1e3 for own in (compute, exchange, either)]
     whole = (either[-1][1] - either[0][0]) / 1e3
     return Shares(lengths[0], lengths[1], lengths[0] + lengths[1] - lengths[2], whole - lengths[2])
+
+
+def gpu_gaps(found: Any) -> list[tuple[float, int, str]]:
+    """Return in which gaps a GPU of a profile did nothing, the longest in all first.
+
+    Each is milliseconds in all, how many there were, and between which two kernels.
+    """
+    cuda = torch.autograd.DeviceType.CUDA
+    events = [
+        (event.time_range.start, event.time_range.end, event.name[:_SHORT])
+        for event in found.events()
+        if event.device_type == cuda and not event.is_user_annotation
+    ]
+    gaps: dict[str, list[float]] = {}
+    last, before = float("inf"), ""
+    for start, end, name in sorted(events):
+        if start > last:
+            gaps.setdefault(f"{before} > {name}", []).append((start - last) / 1e3)
+        if end > last or not before:
+            last, before = end, name
+    return sorted(((sum(own), len(own), name) for name, own in gaps.items()), reverse=True)
 
 
 def _united(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

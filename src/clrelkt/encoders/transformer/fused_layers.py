@@ -42,9 +42,9 @@ _LONGEST = 1024
 """Texts of more tokens are better served by attention made for long ones."""
 _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
-_RECORDED_PRODUCTS = 4.0e12
-"""Multiplications of a pass that takes an H100 as long as a slow host takes to start kernels."""
-_RECORDED_SHARE = 0.18
+_RECORDED_PRODUCTS = 2.0e12
+"""Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
+_RECORDED_SHARE = 0.08
 """How much of a device's memory a pass may keep between the ways there and back."""
 
 
