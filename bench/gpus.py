@@ -8,7 +8,7 @@ Training is the loop of a run, a process a GPU, on pairs of a question of 16 tok
 (``same batch``) and with the same batch on each (``same a GPU``). Beside that stands what one GPU
 does with a batch of its share alone: where this is slower a pair, no exchange is to blame. All
 processes start once; the others wait on the host while the first one works alone. Steps are timed
-after two epochs that warm up, from a barrier to a barrier. Losses of the same batches must agree.
+after an epoch that warms up, from a barrier to a barrier. Losses of the same batches must agree.
 
 Encoding is an encoder with a copy on each GPU in one process (``MultiDeviceEncoder``) against one
 copy; beside it stands a process a GPU. Dense mining deals chunks of questions to all GPUs, and must
@@ -68,8 +68,7 @@ from transformer_training import PASSAGE, QUESTION, RATE, WEIGHTS, Job, Method
 
 TARGETS = {2: 1.9, 4: 3.6}
 PARTS = ("training", "encoding", "mining")
-STEPS_AN_EPOCH = 8
-WARM_EPOCHS = 2
+STEPS_AN_EPOCH = 32
 GAPS = 6
 ENDLESS = 10**9
 LOOSEST = {"bfloat16": 2e-2, "float32": 2e-3}
@@ -219,17 +218,18 @@ class Trainer:
         trained: Callable[[TrainableEncoder], None] = lambda encoder: None,
         profiler: profile | None = None,
     ) -> dict[str, Any]:
-        """Train some epochs to warm up and ``epochs`` that count, which the profiler sees.
+        """Train an epoch to warm up and ``epochs`` that count, which the profiler sees.
 
-        ``trained`` is given the result.
+        Of a single epoch the second half counts. ``trained`` is given the result.
         """
         encoder = self.start().to(group.device)
         method = Noted(self.job, self.bank)
         an_epoch = len(self.bank) // 2 // batch
-        steps = an_epoch * epochs
-        watch = Watch(an_epoch * WARM_EPOCHS, group, profiler)
+        warm = an_epoch if epochs else an_epoch // 2
+        steps = an_epoch * (1 + epochs) - warm
+        watch = Watch(warm, group, profiler)
         optimisation = Optimisation(
-            epochs=WARM_EPOCHS + epochs, batch=batch, learning_rate=RATE, precision=precision
+            epochs=1 + epochs, batch=batch, learning_rate=RATE, precision=precision
         )
         never = DevSettings(patience=ENDLESS, every_steps=ENDLESS)
         around = Surroundings(
@@ -336,7 +336,7 @@ def measure_training(
     trainer = Trainer.made(arguments, group)
     together.say(f"{len(trainer.bank):,} texts, {trainer.bank.lengths.mean():.0f} tokens each")
     # Kernels are compiled and tried out, on each GPU.
-    first = together.all(lambda group: trainer(replace(group, rank=0, size=1), batch, 1))
+    first = together.all(lambda group: trainer(replace(group, rank=0, size=1), batch, 0))
     step = together.alone(lambda _: first["seconds_a_step"])
     epochs = max(1, round(arguments.seconds * arguments.share / (step * STEPS_AN_EPOCH)))
     together.say(f"a step takes {step * 1e3:.1f} ms alone; {epochs} epochs of {STEPS_AN_EPOCH}")
@@ -361,11 +361,11 @@ def measure_training(
 
     def profiled() -> None:
         """Say what each GPU does while all train, and how long each one takes by itself."""
-        own = together.all(lambda group: trainer(replace(group, rank=0, size=1), batch, 2))
+        own = together.all(lambda group: trainer(replace(group, rank=0, size=1), batch, 1))
         seen = profile(activities=[ProfilerActivity.CUDA])
-        found = together.all(lambda group: trainer(group, batch * group.size, 2, profiler=seen))
+        found = together.all(lambda group: trainer(group, batch * group.size, 1, profiler=seen))
         shares = gpu_shares(seen)
-        steps = 2 * STEPS_AN_EPOCH // group.size
+        steps = STEPS_AN_EPOCH // group.size
         together.clock.say(
             f"GPU {group.rank}: {own['seconds_a_step'] * 1e3:.1f} ms a step while each trains by "
             f"itself; together {found['seconds_a_step'] * 1e3:.1f}: computing "
@@ -392,7 +392,7 @@ def measure_training(
     again = partial(
         run,
         batch=batch,
-        epochs=1,
+        epochs=0,
         precision="float32",
         trained=lambda encoder: weights.append(numbers_of(encoder)) if group.first else None,
     )
@@ -405,7 +405,7 @@ def measure_training(
         profiled()
     if not is_time(1):
         return
-    run("a share alone", batch // group.size, alone=True, epochs=-(-epochs // 4))
+    run("a share alone", batch // group.size, alone=True, epochs=1)
     for number in range(1, arguments.rounds):
         if not is_time(3):
             return

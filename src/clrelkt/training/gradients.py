@@ -28,7 +28,7 @@ from clrelkt.training.stage_method import StageMethod
 
 __all__ = ["BatchGradients", "SharedBatch"]
 
-_BUCKET_NUMBERS = 8_388_608
+_BUCKET_NUMBERS = 33_554_432
 
 
 @dataclass(frozen=True)
