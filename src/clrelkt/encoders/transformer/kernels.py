@@ -328,6 +328,20 @@ def gelu_backward(
     return grad_before
 
 
+@triton.jit
+def _rows(source, row, stop, stride, width: tl.constexpr):
+    """Read some rows of a head; those from ``stop`` on are 0."""
+    at = row[:, None] * stride + tl.arange(0, width)[None, :]
+    return tl.load(source + at, mask=(row < stop)[:, None], other=0.0)
+
+
+@triton.jit
+def _put_rows(target, found, row, stop, stride, width: tl.constexpr):
+    """Write some rows of a head."""
+    at = row[:, None] * stride + tl.arange(0, width)[None, :]
+    tl.store(target + at, found.to(target.dtype.element_ty), mask=(row < stop)[:, None])
+
+
 @triton.jit(do_not_specialize=["tokens"])
 def _attend_kernel(
     packed,
@@ -353,18 +367,15 @@ def _attend_kernel(
     end = tl.load(ends + row, mask=there, other=0)
     low = tl.load(starts + first)
     high = tl.load(ends + stop - 1)
-    column = head * width + tl.arange(0, width)
-    at = row.to(tl.int64)[:, None] * stride + column[None, :]
-    query = tl.load(packed + at, mask=there[:, None], other=0.0)
+    packed += head * width
+    query = _rows(packed, row.to(tl.int64), stop, stride, width)
     most = tl.full((block,), -float("inf"), dtype=tl.float32)
     total = tl.zeros((block,), dtype=tl.float32)
     found = tl.zeros((block, width), dtype=tl.float32)
     for begin in range(low, high, block):
         other = begin + tl.arange(0, block)
-        at = other.to(tl.int64)[:, None] * stride + column[None, :]
-        inside = (other < high)[:, None]
-        key = tl.load(packed + heads * width + at, mask=inside, other=0.0)
-        value = tl.load(packed + 2 * heads * width + at, mask=inside, other=0.0)
+        key = _rows(packed + heads * width, other.to(tl.int64), high, stride, width)
+        value = _rows(packed + 2 * heads * width, other.to(tl.int64), high, stride, width)
         scores = tl.dot(query, tl.trans(key)) * scale
         seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
         scores = tl.where(seen, scores, -float("inf"))
@@ -378,9 +389,8 @@ def _attend_kernel(
         most = higher
     # Rows behind the block's last token see nothing.
     total = tl.where(there, total, 1.0)
-    at = row.to(tl.int64)[:, None] * (heads * width) + column[None, :]
     found = found / total[:, None]
-    tl.store(output + at, found.to(output.dtype.element_ty), mask=there[:, None])
+    _put_rows(output + head * width, found, row.to(tl.int64), stop, heads * width, width)
     tl.store(levels + head.to(tl.int64) * tokens + row, most + tl.log2(total), mask=there)
 
 
@@ -413,20 +423,6 @@ def attend(
         num_stages=tiles.stages,
     )
     return output, levels
-
-
-@triton.jit
-def _rows(source, row, stop, stride, width: tl.constexpr):
-    """Read some rows of a head; those from ``stop`` on are 0."""
-    at = row[:, None] * stride + tl.arange(0, width)[None, :]
-    return tl.load(source + at, mask=(row < stop)[:, None], other=0.0)
-
-
-@triton.jit
-def _put_rows(target, found, row, stop, stride, width: tl.constexpr):
-    """Write some rows of a head."""
-    at = row[:, None] * stride + tl.arange(0, width)[None, :]
-    tl.store(target + at, found.to(target.dtype.element_ty), mask=(row < stop)[:, None])
 
 
 @triton.jit
@@ -579,14 +575,11 @@ def _pull_kernel(
     lines: tl.constexpr,
 ):
     """Multiply outputs with their gradients: what a softmax's gradient needs of a token."""
-    row = tl.program_id(0) * lines + tl.arange(0, lines)
+    row = (tl.program_id(0) * lines + tl.arange(0, lines)).to(tl.int64)
     head = tl.program_id(1)
-    there = row < tokens
-    column = head * width + tl.arange(0, width)
-    at = row.to(tl.int64)[:, None] * (heads * width) + column[None, :]
-    own = tl.load(output + at, mask=there[:, None], other=0.0).to(tl.float32)
-    own *= tl.load(grad_output + at, mask=there[:, None], other=0.0).to(tl.float32)
-    tl.store(pulls + head.to(tl.int64) * tokens + row, tl.sum(own, 1), mask=there)
+    own = _rows(output + head * width, row, tokens, heads * width, width).to(tl.float32)
+    own *= _rows(grad_output + head * width, row, tokens, heads * width, width).to(tl.float32)
+    tl.store(pulls + head.to(tl.int64) * tokens + row, tl.sum(own, 1), mask=row < tokens)
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -618,21 +611,22 @@ def _attend_backward_kernel(
     end = tl.load(ends + row, mask=there, other=0)
     low = tl.load(starts + first)
     high = tl.load(ends + stop - 1)
-    column = head * width + tl.arange(0, width)
-    own_at = row.to(tl.int64)[:, None] * stride + column[None, :]
-    key = tl.load(packed + heads * width + own_at, mask=there[:, None], other=0.0)
-    value = tl.load(packed + 2 * heads * width + own_at, mask=there[:, None], other=0.0)
+    own = row.to(tl.int64)
+    packed += head * width
+    grad_packed += head * width
+    grad_output += head * width
+    levels += head.to(tl.int64) * tokens
+    pulls += head.to(tl.int64) * tokens
+    key = _rows(packed + heads * width, own, stop, stride, width)
+    value = _rows(packed + 2 * heads * width, own, stop, stride, width)
     grad_key = tl.zeros((block, width), dtype=tl.float32)
     grad_value = tl.zeros((block, width), dtype=tl.float32)
     for begin in range(low, high, block):
         other = begin + tl.arange(0, block)
-        inside = other < high
-        at = other.to(tl.int64)[:, None]
-        query = tl.load(packed + at * stride + column[None, :], mask=inside[:, None], other=0.0)
-        pull_at = grad_output + at * (heads * width) + column[None, :]
-        grad_found = tl.load(pull_at, mask=inside[:, None], other=0.0)
-        level = tl.load(levels + head.to(tl.int64) * tokens + other, mask=inside, other=0.0)
-        pull = tl.load(pulls + head.to(tl.int64) * tokens + other, mask=inside, other=0.0)
+        query = _rows(packed, other.to(tl.int64), high, stride, width)
+        grad_found = _rows(grad_output, other.to(tl.int64), high, heads * width, width)
+        level = tl.load(levels + other, mask=other < high, other=0.0)
+        pull = tl.load(pulls + other, mask=other < high, other=0.0)
         seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
         scores = tl.dot(key, tl.trans(query)) * log_scale - level[None, :]
         shares = tl.where(seen, tl.exp2(scores), 0.0)
@@ -641,34 +635,20 @@ def _attend_backward_kernel(
         grad_scores = (shares * grad_shares).to(value.dtype)
         grad_key = tl.dot(grad_scores, query, grad_key)
     grad_key *= scale
-    to = sums + tl.program_id(0).to(tl.int64) * stride + column
-    tl.store(
-        grad_packed + heads * width + own_at,
-        grad_key.to(grad_packed.dtype.element_ty),
-        mask=there[:, None],
-    )
-    tl.store(
-        grad_packed + 2 * heads * width + own_at,
-        grad_value.to(grad_packed.dtype.element_ty),
-        mask=there[:, None],
-    )
+    to = sums + tl.program_id(0).to(tl.int64) * stride + head * width + tl.arange(0, width)
+    _put_rows(grad_packed + heads * width, grad_key, own, stop, stride, width)
+    _put_rows(grad_packed + 2 * heads * width, grad_value, own, stop, stride, width)
     tl.store(to + heads * width, tl.sum(grad_key, 0))
     tl.store(to + 2 * heads * width, tl.sum(grad_value, 0))
-    query = tl.load(packed + own_at, mask=there[:, None], other=0.0)
-    grad_found = tl.load(
-        grad_output + row.to(tl.int64)[:, None] * (heads * width) + column[None, :],
-        mask=there[:, None],
-        other=0.0,
-    )
-    level = tl.load(levels + head.to(tl.int64) * tokens + row, mask=there, other=0.0)
-    pull = tl.load(pulls + head.to(tl.int64) * tokens + row, mask=there, other=0.0)
+    query = _rows(packed, own, stop, stride, width)
+    grad_found = _rows(grad_output, own, stop, heads * width, width)
+    level = tl.load(levels + row, mask=there, other=0.0)
+    pull = tl.load(pulls + row, mask=there, other=0.0)
     grad_query = tl.zeros((block, width), dtype=tl.float32)
     for begin in range(low, high, block):
         other = begin + tl.arange(0, block)
-        inside = (other < high)[:, None]
-        at = other.to(tl.int64)[:, None] * stride + column[None, :]
-        key = tl.load(packed + heads * width + at, mask=inside, other=0.0)
-        value = tl.load(packed + 2 * heads * width + at, mask=inside, other=0.0)
+        key = _rows(packed + heads * width, other.to(tl.int64), high, stride, width)
+        value = _rows(packed + 2 * heads * width, other.to(tl.int64), high, stride, width)
         seen = (other[None, :] >= start[:, None]) & (other[None, :] < end[:, None])
         scores = tl.dot(query, tl.trans(key)) * log_scale - level[:, None]
         shares = tl.where(seen, tl.exp2(scores), 0.0)
@@ -676,7 +656,7 @@ def _attend_backward_kernel(
         grad_scores = (shares * grad_shares).to(value.dtype)
         grad_query = tl.dot(grad_scores, key, grad_query)
     grad_query *= scale
-    tl.store(grad_packed + own_at, grad_query.to(grad_packed.dtype.element_ty), mask=there[:, None])
+    _put_rows(grad_packed, grad_query, own, stop, stride, width)
     tl.store(to, tl.sum(grad_query, 0))
 
 

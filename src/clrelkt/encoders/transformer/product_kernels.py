@@ -106,6 +106,30 @@ def _place(block, high, wide: tl.constexpr, group: tl.constexpr):
 
 
 @triton.jit
+def _multiplied(
+    left,
+    right,
+    top,
+    across,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+    depth: tl.constexpr,
+    step: tl.constexpr,
+    turned: tl.constexpr,
+):
+    """Multiply rows of ``left`` by columns of ``right``, or by rows where it is ``turned``."""
+    found = tl.zeros((rows, columns), dtype=tl.float32)
+    for number in range(0, tl.cdiv(depth, step)):
+        ours = left.load([top, number * step])
+        if turned:
+            theirs = right.load([across, number * step]).T
+        else:
+            theirs = right.load([number * step, across])
+        found = tl.dot(ours, theirs, found)
+    return found
+
+
+@triton.jit
 def _gelu_and_slope(value):
     """Return the exact GELU and its derivative.
 
@@ -166,11 +190,9 @@ def _gelu_product_kernel(
         line, across = _place(block, high, wide, group)
         top = line * block_rows
         left = across * block_columns
-        found = tl.zeros((block_rows, block_columns), dtype=tl.float32)
-        for step in range(0, tl.cdiv(depth, block_depth)):
-            ours = states.load([top, step * block_depth])
-            theirs = weight.load([left, step * block_depth])
-            found = tl.dot(ours, theirs.T, found)
+        found = _multiplied(
+            states, weight, top, left, block_rows, block_columns, depth, block_depth, True
+        )
         first, second = _halves(found)
         _finish(first, bias, inner, slopes, top, left, columns, keep)
         _finish(second, bias, inner, slopes, top, left + half, columns, keep)
@@ -265,11 +287,9 @@ def _gelu_product_backward_kernel(
         line, across = _place(block, high, wide, group)
         top = line * block_rows
         left = across * block_columns
-        found = tl.zeros((block_rows, block_columns), dtype=tl.float32)
-        for step in range(0, tl.cdiv(depth, block_depth)):
-            ours = grad_output.load([top, step * block_depth])
-            theirs = weight.load([step * block_depth, left])
-            found = tl.dot(ours, theirs, found)
+        found = _multiplied(
+            grad_output, weight, top, left, block_rows, block_columns, depth, block_depth, False
+        )
         first, second = _halves(found)
         _finish_backward(
             first,
