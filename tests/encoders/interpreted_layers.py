@@ -137,8 +137,10 @@ def check_filled(
             functional.pad(own.detach(), (0, 0, 0, fill)).to(dtype) for own in (given, pull)
         )
         room = layers.new_gradients(slice(0, LAYERS))
-        outputs, kept = layers.ahead(views, states, spans, tiles, keep=True)
-        grad = layers.back(views, room, kept, grad, spans, tiles)
+        rooms = [torch.full_like(states, torch.nan) if fill else None for _ in range(2)]
+        outputs, kept = layers.ahead(views, states, spans, tiles, keep=True, to=rooms[0])
+        grad = layers.back(views, room, kept, grad, spans, tiles, rooms[1])
+        assert not fill or (outputs is rooms[0] and grad is rooms[1])
         assert not grad[tokens:].any()
         found.append(
             [outputs[:tokens], grad[:tokens], *(part for own in room for part in own.parts)]

@@ -207,8 +207,8 @@ def test_sizes_to_record_are_few_and_little_larger(number: int, sizes: int, leas
     assert number <= found < number + max(least, number * 2 / sizes)
     assert found % least == 0
     assert rounded(found, sizes, least) == found
-    near = rounded(number, sizes, least, 512)
-    assert number <= near < number + 512
+    near = rounded(number, sizes, least, 256)
+    assert number <= near < number + 256
     assert near <= found
     assert near % least == 0
 

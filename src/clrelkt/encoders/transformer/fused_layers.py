@@ -42,9 +42,9 @@ _LONGEST = 1024
 """Texts of more tokens are better served by attention made for long ones."""
 _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
-_RECORDED_PRODUCTS = 2.0e12
-"""Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
-_RECORDED_SHARE = 0.08
+_RECORDED_PRODUCTS = 4.0e12
+"""Multiplications of a pass that takes an H100 as long as a slow host takes to start kernels."""
+_RECORDED_SHARE = 0.18
 """How much of a device's memory a pass may keep between the ways there and back."""
 
 
@@ -165,11 +165,16 @@ class FusedLayers:
         tiles: LayerTiles,
         *,
         keep: bool,
+        to: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, list[_Kept]]:
-        """Go through some layers; with ``keep`` return what the way back needs as well."""
+        """Go through some layers; with ``keep`` return what the way back needs as well.
+
+        The states behind the last one are put into ``to``.
+        """
         kept = []
         for layer in views:
-            states, own = self._through(states, layer, spans, tiles, keep)
+            end = to if layer is views[-1] else None
+            states, own = self._through(states, layer, spans, tiles, keep, end)
             kept += [] if own is None else [own]
         return states, kept
 
@@ -181,10 +186,15 @@ class FusedLayers:
         grad: torch.Tensor,
         spans: Spans,
         tiles: LayerTiles,
+        to: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Go back through some layers; return the gradient of the states and use up ``kept``."""
-        for own, to in zip(reversed(views), reversed(gradients), strict=True):
-            grad = self._back(grad, kept.pop(), own, to, spans, tiles)
+        """Go back through some layers; return the gradient of the states and use up ``kept``.
+
+        It is put into ``to``.
+        """
+        for own, own_gradients in zip(reversed(views), reversed(gradients), strict=True):
+            end = to if own is views[0] else None
+            grad = self._back(grad, kept.pop(), own, own_gradients, spans, tiles, end)
         return grad
 
     def new_gradients(self, run: slice) -> list[LayerViews]:
@@ -202,7 +212,7 @@ class FusedLayers:
             self._room.recordings = Recordings(
                 lambda: [_Run(self, run, views[run], tiles) for run in layer_runs(len(views))],
                 device,
-                # With more the host is the quicker one, or too much memory stays taken.
+                # With more any host is the quicker one, or too much memory stays taken.
                 most=int(min(_RECORDED_PRODUCTS / products, _RECORDED_SHARE * memory / kept)),
                 token_bytes=kept,
                 block=tiles.block,
@@ -211,7 +221,13 @@ class FusedLayers:
         return self._room.recordings
 
     def _through(
-        self, states: torch.Tensor, views: LayerViews, spans: Spans, tiles: LayerTiles, keep: bool
+        self,
+        states: torch.Tensor,
+        views: LayerViews,
+        spans: Spans,
+        tiles: LayerTiles,
+        keep: bool,
+        to: torch.Tensor | None,
     ) -> tuple[torch.Tensor, _Kept | None]:
         from clrelkt.encoders.transformer import kernels
         from clrelkt.encoders.transformer.product_kernels import gelu_product
@@ -247,6 +263,7 @@ class FusedLayers:
             self._epsilon,
             tiles,
             keep=keep,
+            to=to,
         )
         if first is None or second is None or before is None:
             return found, None
@@ -261,6 +278,7 @@ class FusedLayers:
         gradients: LayerViews,
         spans: Spans,
         tiles: LayerTiles,
+        end: torch.Tensor | None,
     ) -> torch.Tensor:
         from clrelkt.encoders.transformer import kernels
         from clrelkt.encoders.transformer.product_kernels import gelu_product_backward
@@ -286,7 +304,7 @@ class FusedLayers:
         _multiply(grad_before.T, kept.middle, to.inner)
         grad = grad.addmm_(grad_before, own.inner)
         del grad_before
-        grad = kernels.add_norm_backward(grad, kept.first, own.first_gain, sums, after, tiles)
+        grad = kernels.add_norm_backward(grad, kept.first, own.first_gain, sums, after, tiles, end)
         sums.total(gradients.sums)
         _multiply(grad.T, kept.attended, to.output)
         grad_packed = kernels.attend_backward(
@@ -315,11 +333,12 @@ class _Run:
         self.parameters = [part for own in layers._parameters[run] for part in own]
         self.gradients = [part for own in self._room for part in own.parts]
 
-    def ahead(self, states: torch.Tensor, spans: Spans) -> tuple[torch.Tensor, list[_Kept]]:
-        return self._layers.ahead(self._views, states, spans, self._tiles, keep=True)
+    def ahead(self, states: torch.Tensor, spans: Spans, to: torch.Tensor) -> list[_Kept]:
+        _, kept = self._layers.ahead(self._views, states, spans, self._tiles, keep=True, to=to)
+        return kept
 
-    def back(self, grad: torch.Tensor, kept: list[_Kept], spans: Spans) -> torch.Tensor:
-        return self._layers.back(self._views, self._room, kept, grad, spans, self._tiles)
+    def back(self, grad: torch.Tensor, kept: list[_Kept], spans: Spans, to: torch.Tensor) -> None:
+        self._layers.back(self._views, self._room, kept, grad, spans, self._tiles, to)
 
 
 class _Layers(torch.autograd.Function):

@@ -152,13 +152,15 @@ def add_norm(
     tiles: LayerTiles,
     *,
     keep: bool,
+    to: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Moments | None]:
     """Return the LayerNorm of ``states`` + ``added`` + ``added_bias``, shape (rows, width).
 
-    With ``keep`` also what ``add_norm_backward`` needs. Both inputs lie row behind row.
+    With ``keep`` also what ``add_norm_backward`` needs. Both inputs lie row behind row, and so does
+    ``to``, which the result is put into.
     """
     rows, width = states.shape
-    output = torch.empty_like(states)
+    output = torch.empty_like(states) if to is None else to
     moments = None
     if keep:
         numbers = states.new_empty((2, rows), dtype=torch.float32)
@@ -242,13 +244,14 @@ def add_norm_backward(
     sums: Sums,
     first: int,
     tiles: LayerTiles,
+    to: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the gradient of either of the two that were added, shape (rows, width).
+    """Return the gradient of either of the two that were added, shape (rows, width), in ``to``.
 
     ``sums`` gets, from column ``first`` on, those of the added bias, of the gain and of the bias.
     """
     rows, width = grad_output.shape
-    grad_summed = torch.empty_like(grad_output)
+    grad_summed = torch.empty_like(grad_output) if to is None else to
     _add_norm_backward_kernel[(sums.programs,)](
         grad_output,
         moments.summed,

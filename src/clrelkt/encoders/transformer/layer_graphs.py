@@ -25,8 +25,8 @@ __all__ = ["LayerRun", "Recordings", "rounded"]
 
 _TOKEN_SIZES = 16
 """To an octave: a batch is filled up by 3 percent on average."""
-_WIDEST_STEP = 512
-"""Tokens between sizes at most: large batches are filled up by 1 percent at most."""
+_WIDEST_STEP = 256
+"""Tokens between sizes at most: of large batches not even 1 percent is filled up."""
 _BLOCK_SIZES = 4
 _LEAST = 64
 _MOST_RECORDINGS = 64
@@ -43,11 +43,11 @@ class LayerRun(Protocol):
     def gradients(self) -> Sequence[torch.Tensor]:
         """Where ``back`` puts their gradients."""
 
-    def ahead(self, states: torch.Tensor, spans: Spans) -> tuple[torch.Tensor, Any]:
-        """Return the states behind the run, (tokens, width), and what the way back needs."""
+    def ahead(self, states: torch.Tensor, spans: Spans, to: torch.Tensor) -> Any:
+        """Put the states behind the run into ``to`` (tokens, width); return what ``back`` needs."""
 
-    def back(self, grad: torch.Tensor, kept: Any, spans: Spans) -> torch.Tensor:
-        """Return the gradient of the states before the run, and fill in ``gradients``."""
+    def back(self, grad: torch.Tensor, kept: Any, spans: Spans, to: torch.Tensor) -> None:
+        """Put the gradient of the states before the run into ``to``, and fill in ``gradients``."""
 
 
 class _Flight:
@@ -218,19 +218,14 @@ class Recordings:
     def _walk(self, recording: _Recording, *, record: bool) -> None:
         tokens, edges = recording.size.tokens, self._edges
         assert edges is not None
+        ahead, back = (rooms[:, :tokens].unbind(0) for rooms in (edges.ahead, edges.back))
         kept = []
         for number, run in enumerate(self._runs):
             with self._recorded(recording.ahead, record=record):
-                found, own = run.ahead(edges.ahead[number, :tokens], recording.spans)
-                edges.ahead[number + 1, :tokens].copy_(found)
-            kept.append(own)
-            del found, own
+                kept.append(run.ahead(ahead[number], recording.spans, ahead[number + 1]))
         for number in reversed(range(len(self._runs))):
             with self._recorded(recording.back, record=record):
-                grad = edges.back[number + 1, :tokens]
-                grad = self._runs[number].back(grad, kept.pop(), recording.spans)
-                edges.back[number, :tokens].copy_(grad)
-            del grad
+                self._runs[number].back(back[number + 1], kept.pop(), recording.spans, back[number])
         if record:
             recording.back.reverse()
 
