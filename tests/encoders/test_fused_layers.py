@@ -207,10 +207,6 @@ def test_sizes_to_record_are_few_and_little_larger(number: int, sizes: int, leas
     assert number <= found < number + max(least, number * 2 / sizes)
     assert found % least == 0
     assert rounded(found, sizes, least) == found
-    near = rounded(number, sizes, least, 256)
-    assert number <= near < number + 256
-    assert near <= found
-    assert near % least == 0
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(0, 5))

@@ -42,9 +42,9 @@ _LONGEST = 1024
 """Texts of more tokens are better served by attention made for long ones."""
 _HEAD_WIDTHS = (16, 32, 64, 128)
 _ALIGNED = 16
-_RECORDED_PRODUCTS = 4.0e12
-"""Multiplications of a pass that takes an H100 as long as a slow host takes to start kernels."""
-_RECORDED_SHARE = 0.18
+_RECORDED_PRODUCTS = 2.0e12
+"""Multiplications of a pass that takes an H100 as long as a host takes to start its kernels."""
+_RECORDED_SHARE = 0.08
 """How much of a device's memory a pass may keep between the ways there and back."""
 
 
@@ -212,7 +212,7 @@ class FusedLayers:
             self._room.recordings = Recordings(
                 lambda: [_Run(self, run, views[run], tiles) for run in layer_runs(len(views))],
                 device,
-                # With more any host is the quicker one, or too much memory stays taken.
+                # With more the host is the quicker one, or too much memory stays taken.
                 most=int(min(_RECORDED_PRODUCTS / products, _RECORDED_SHARE * memory / kept)),
                 token_bytes=kept,
                 block=tiles.block,

@@ -25,8 +25,6 @@ __all__ = ["LayerRun", "Recordings", "rounded"]
 
 _TOKEN_SIZES = 16
 """To an octave: a batch is filled up by 3 percent on average."""
-_WIDEST_STEP = 256
-"""Tokens between sizes at most: of large batches not even 1 percent is filled up."""
 _BLOCK_SIZES = 4
 _LEAST = 64
 _MOST_RECORDINGS = 64
@@ -125,7 +123,7 @@ class Recordings:
         ``states`` (tokens, width) are of texts of the given lengths.
         """
         tokens = states.shape[0]
-        whole = rounded(tokens, _TOKEN_SIZES, _LEAST, _WIDEST_STEP)
+        whole = rounded(tokens, _TOKEN_SIZES, _LEAST)
         if whole > self._most or self._in_flight() or torch.cuda.is_current_stream_capturing():
             return None
         filled = [*lengths, *[1] * (whole - tokens)]
@@ -266,13 +264,9 @@ class _Played(torch.autograd.Function):
         return *(None,) * 4, states, *wanted_gradients(found, ctx.needs_input_grad)
 
 
-def rounded(number: int, sizes: int, least: int = 1, most: int | None = None) -> int:
-    """Return the next of so many sizes an octave, a power of 2; all are multiples of ``least``.
-
-    With ``most``, a multiple of it, sizes are at most so far apart.
-    """
+def rounded(number: int, sizes: int, least: int = 1) -> int:
+    """Return the next of so many sizes an octave, a power of 2; all are multiples of ``least``."""
     step = max(least, 1 << max(0, number.bit_length() - sizes.bit_length()))
-    step = step if most is None else min(step, most)
     return -(-number // step) * step
 
 
