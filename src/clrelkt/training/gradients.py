@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from clrelkt.training.stage_method import StageMethod
 
 __all__ = ["BatchGradients", "SharedBatch"]
 
-_BUCKET_NUMBERS = 33_554_432
+_BUCKET_NUMBERS = 16_777_216
 
 
 @dataclass(frozen=True)
@@ -232,22 +233,21 @@ class _GradientSum:
         self._hand_back(self._coming())
 
     def arrivals(self) -> Iterator[None]:
-        """Do what ``finish`` does in two parts, of which the second is the last bucket.
+        """Do what ``finish`` does in parts: the last two buckets are parts of their own.
 
-        It sets out last of all, and the largest where it is a vocabulary: what is done with the
-        first part need not wait for it. A gradient must be taken before the next part.
+        They set out when the backward pass is all but done, and the last is the largest where it is
+        a vocabulary: what is done with the others need not wait for them. A part's gradients must
+        be taken before the next part.
         """
-        if len(self._buckets) < 2:
-            self.finish()
-            yield
-            return
-        last = self._buckets[-1]
         coming = self._coming()
-        last.forget()
-        self._hand_back(coming[:-1])
-        yield
-        self._hand_back(coming[-1:])
-        yield
+        for bucket, _ in coming[1:]:
+            bucket.forget()
+        cuts = [max(0, len(coming) - late) for late in (2, 1, 0)]
+        for start, end in pairwise(sorted({0, *cuts})):
+            self._hand_back(coming[start:end])
+            yield
+        if not coming:
+            yield
 
     def _coming(self) -> list[tuple[_Bucket, dist.Work | None]]:
         while len(self._sent) < len(self._buckets):
