@@ -29,7 +29,7 @@ from clrelkt.training.stage_method import StageMethod
 
 __all__ = ["BatchGradients", "SharedBatch"]
 
-_BUCKET_NUMBERS = 16_777_216
+_BUCKET_NUMBERS = 33_554_432
 
 
 @dataclass(frozen=True)
