@@ -28,7 +28,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -483,15 +483,35 @@ def made_job(
 
 
 def measured(work: Callable[[], float], device: torch.device) -> tuple[float, int | None]:
-    """Return the seconds of a side and the peak of its memory, in bytes."""
+    """Return the seconds of a side and the peak of its memory, in bytes; None: not known here."""
     gc.collect()
     if device.type != "cuda":
-        return work(), None
+        before = resident_memory("VmRSS")
+        forget_peak()
+        seconds = work()
+        peak = resident_memory("VmHWM")
+        return seconds, None if before is None or peak is None else peak - before
     torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
+    allocated = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     seconds = work()
-    return seconds, torch.cuda.max_memory_allocated() - before
+    return seconds, torch.cuda.max_memory_allocated() - allocated
+
+
+def resident_memory(kind: str) -> int | None:
+    """Return the bytes of this process in the memory, by Linux: now (VmRSS), at most (VmHWM)."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:")]
+    return found[0] if found else None
+
+
+def forget_peak() -> None:
+    """Let Linux count the most memory anew."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def main() -> None:
