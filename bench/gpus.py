@@ -131,6 +131,18 @@ def wait_for(devices: list[torch.device]) -> None:
             torch.cuda.synchronize(device)
 
 
+def forget_peak(devices: list[torch.device]) -> None:
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(devices: list[torch.device]) -> int | None:
+    """Return the most bytes of tensors on one of the devices; None on a CPU."""
+    found = [torch.cuda.max_memory_allocated(own) for own in devices if own.type == "cuda"]
+    return max(found, default=None)
+
+
 def timed(work: Callable[[], object], devices: list[torch.device]) -> float:
     wait_for(devices)
     start = time.perf_counter()
@@ -627,6 +639,7 @@ def measure_encoding(bench: Bench, encoder: TrainableEncoder, texts: list[str]) 
         for own in several.copies:
             own.encode(texts)
         bench.clock.say(f"encoding {len(texts):,} texts")
+        forget_peak(bench.devices)
         vectors: list[np.ndarray] = []
         rates: list[tuple[float, float]] = []
         seconds = [0.0, 0.0]
@@ -646,6 +659,7 @@ def measure_encoding(bench: Bench, encoder: TrainableEncoder, texts: list[str]) 
             f"encoding with {Path(name).name}, {QUESTION} or {PASSAGE} tokens, tokenising included",
             rates,
             "texts/s",
+            memory=peak_memory(bench.devices),
         )
         start = time.perf_counter()
         encoder.tokenize(texts)
@@ -684,6 +698,7 @@ def measure_mining(bench: Bench, folder: Path) -> None:
         return mine
 
     miners: list[Callable[[slice], np.ndarray]] = []
+    forget_peak(devices)
     with full_precision(), ThreadPoolExecutor(len(devices)) as pool:
         seconds = timed(lambda: miners.extend(pool.map(chunk_on, devices)), devices)
         bench.clock.say(f"passages are on all {len(devices)} after {seconds:.1f} s")
@@ -707,6 +722,7 @@ def measure_mining(bench: Bench, folder: Path) -> None:
         f"dense mining {questions:,} x {count:,} x {dimension}, chunks of {chunk:,}",
         rates,
         "questions/s",
+        memory=peak_memory(devices),
     )
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from clrelkt.corpora import Corpus
-from clrelkt.encoders import MuseEncoder
+from clrelkt.encoders import MuseEncoder, RaggedBatch
 from clrelkt.errors import DataError
 from clrelkt.training.bank import TextBank, texts_of
 
@@ -46,3 +48,32 @@ def test_a_text_of_another_run(tiny_encoder: MuseEncoder) -> None:
     bank = TextBank(["bees"], ["honey"], tiny_encoder)
     with pytest.raises(DataError, match="'honey' is none of this run"):
         bank.rows(["bees", "honey"], "question")
+
+
+def split(batch: RaggedBatch) -> list[list[int]]:
+    return [part.tolist() for part in batch.token_ids.split(batch.lengths.tolist())]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_share_of_texts_loses_the_tokens_that_it_loses_among_all(
+    tiny_corpus: Corpus, tiny_encoder: MuseEncoder, data: st.DataObject
+) -> None:
+    questions, candidates = texts_of([tiny_corpus])
+    bank = TextBank(questions, candidates, tiny_encoder)
+    tokens = tiny_encoder.tokenize(questions, "question"), tiny_encoder.tokenize(candidates)
+    texts = [own for batch in tokens for own in split(batch)]
+    rows = np.array(data.draw(st.lists(st.integers(0, len(bank) - 1), max_size=8)), dtype=np.int64)
+    places = st.lists(st.integers(0, len(rows) - 1), max_size=5) if len(rows) else st.just([])
+    share = np.array(data.draw(places), dtype=np.int64)
+    assert split(bank.select_on_host(rows)) == [texts[row] for row in rows]
+    assert split(bank.select_on_host(rows, share)) == [texts[row] for row in rows[share]]
+    dropout = data.draw(st.sampled_from([0.3, 1.0]))
+    lessened = split(bank.select_on_host(rows, dropout=dropout, seed=3))
+    found = split(bank.select_on_host(rows, share, dropout=dropout, seed=3))
+    assert found == [lessened[place] for place in share]
+    for row, left in zip(rows, lessened, strict=True):
+        whole = iter(texts[row])
+        assert all(token in whole for token in left)
+        assert (left[0], left[-1]) == (texts[row][0], texts[row][-1])
+        assert dropout < 1 or len(left) == min(2, len(texts[row]))

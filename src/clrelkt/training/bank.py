@@ -83,31 +83,36 @@ class TextBank:
         return self.select_on_host(rows).to(self.device)
 
     def select_on_host(
-        self, rows: np.ndarray, *, dropout: float = 0.0, seed: int = 0
+        self,
+        rows: np.ndarray,
+        share: np.ndarray | None = None,
+        *,
+        dropout: float = 0.0,
+        seed: int = 0,
     ) -> RaggedBatch:
         """Return the texts of ``rows`` (texts,) without a share ``dropout`` of their tokens.
 
-        The first and the last token of a text, its marks, always stay.
+        The first and the last token of a text, its marks, always stay. With ``share`` only the
+        texts at these places among ``rows``; what is left out of them does not depend on it.
         """
-        ids, lengths = self._chosen(rows)
-        if dropout:
-            generator = torch.Generator().manual_seed(seed)
-            kept = torch.rand(len(ids), generator=generator).numpy() >= dropout
-            ends = lengths.cumsum()
-            kept[ends - 1] = True
-            kept[ends - lengths] = True
-            if len(rows):
-                lengths = np.add.reduceat(kept, ends - lengths, dtype=np.int64)
-            ids = ids[kept]
-        return RaggedBatch(torch.from_numpy(ids), torch.from_numpy(lengths))
-
-    def _chosen(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # By numpy, in one thread: torch wakes a thread on every core for it, in every step, and
         # they are in the way of the one that starts a GPU's kernels.
-        lengths = self.lengths[rows]
-        places = np.repeat(self._starts[rows] - (lengths.cumsum() - lengths), lengths)
-        places += np.arange(len(places))
-        return self._ids[places], lengths
+        if not dropout:
+            own = rows if share is None else rows[share]
+            return _batch(*_chosen(self._ids, self.lengths, self._starts, own))
+        ids, lengths = _chosen(self._ids, self.lengths, self._starts, rows)
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand(len(ids), generator=generator).numpy() >= dropout
+        ends = lengths.cumsum()
+        starts = ends - lengths
+        kept[ends - 1] = True
+        kept[starts] = True
+        if len(rows):
+            lengths = np.add.reduceat(kept, starts, dtype=np.int64)
+        ids = ids[kept]
+        if share is None:
+            return _batch(ids, lengths)
+        return _batch(*_chosen(ids, lengths, lengths.cumsum() - lengths, share))
 
     @torch.no_grad()
     def vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:
@@ -151,3 +156,17 @@ class TextBank:
                 encoder.tokenize(candidates, "passage").token_ids,
             ]
         )
+
+
+def _chosen(
+    ids: np.ndarray, lengths: np.ndarray, starts: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flat ids of some texts, and their lengths."""
+    own = lengths[rows]
+    places = np.repeat(starts[rows] - (own.cumsum() - own), own)
+    places += np.arange(len(places))
+    return ids[places], own
+
+
+def _batch(ids: np.ndarray, lengths: np.ndarray) -> RaggedBatch:
+    return RaggedBatch(torch.from_numpy(ids), torch.from_numpy(lengths))

@@ -215,13 +215,12 @@ class _StageRun:
         """Return the texts of a process's share, on the host."""
         dropout = self._stage.optimisation.token_dropout
         if not dropout:
-            return self._bank.select_on_host(distinct[share])
+            return self._bank.select_on_host(distinct, share)
         # What is left out is drawn for the whole batch, so that the number of processes is the same
         # to it.
         key = (self._around.seed, self._around.number, step)
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        texts = self._bank.select_on_host(distinct, dropout=dropout, seed=seed)
-        return texts.select(torch.from_numpy(share))
+        return self._bank.select_on_host(distinct, share, dropout=dropout, seed=seed)
 
     def _step(self, batch: SharedBatch, share: float) -> None:
         """Take a step; ``share`` of all steps are done with it."""
