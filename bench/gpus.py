@@ -215,7 +215,8 @@ class Trainer:
         torch.manual_seed(0)
         drawn = torch.randn(2, pairs, base.dimension).to(group.device)
         teacher = tuple(torch.nn.functional.normalize(drawn, dim=2).unbind(0))
-        job = Job(arguments.work, arguments.batch, 0, group.device, True, columns, teacher)
+        tokens = float(QUESTION + PASSAGE)
+        job = Job(arguments.work, arguments.batch, 0, group.device, True, columns, teacher, tokens)
         token_ids = TextBank.token_ids(base, *columns)
         return cls(job, base, token_ids, TextBank(*columns, base.compact(token_ids), group))
 
@@ -262,7 +263,7 @@ class Trainer:
             encoder,
             method,
             self.bank,
-            lambda encoder, encode: nothing,  # type: ignore[arg-type,return-value]
+            lambda encoder, encode: nothing,  # type: ignore[arg-type]
             around,
         )
         trained(encoder)
@@ -714,7 +715,8 @@ def measure_mining(bench: Bench, folder: Path) -> None:
                 run = partial(own.compute_side_by_side, work, chosen, lambda done: None)
                 seconds_.append(timed(run, devices))
                 found.append(own.gathered(work))
-            if not np.array_equal(*found):
+            many, one = found
+            if not np.array_equal(many, one):
                 raise ArithmeticError("several devices found other negatives than one")
             rates.append((questions / seconds_[0], questions / seconds_[1]))
         bench.clock.say(f"several found what one did, {(found[0] >= 0).mean():.2f} of the places")

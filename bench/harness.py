@@ -143,7 +143,9 @@ def compare(
 
 def read_encoder(options: Options) -> MuseEncoder:
     """Return mUSE on the device of ``options``."""
-    return load_encoder("muse").to(options.device)
+    encoder = load_encoder("muse")
+    assert isinstance(encoder, MuseEncoder)
+    return encoder.to(options.device)
 
 
 def read_questions(options: Options) -> Corpus:

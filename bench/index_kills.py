@@ -119,6 +119,7 @@ def main() -> None:
     # A process with one thread can be forked.
     torch.set_num_threads(1)
     encoder = load_encoder("muse")
+    assert isinstance(encoder, MuseEncoder)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "index"
         try:

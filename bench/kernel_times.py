@@ -25,11 +25,11 @@ def show_kernels(work: Callable[[], object], steps: int) -> None:
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    on_gpu, cuda = torch.cuda.is_available(), torch.autograd.DeviceType.CUDA
+    on_gpu = torch.cuda.is_available()
     events = [
         (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event)
         for event in found.key_averages()
-        if not on_gpu or (event.device_type == cuda and not event.is_user_annotation)
+        if not on_gpu or _is_kernel(event)
     ]
     total = sum(microseconds for microseconds, _ in events)
     print(f"{'GPU' if on_gpu else 'CPU'}: {total / 1e3 / steps:.2f} ms a step")
@@ -53,10 +53,9 @@ def gpu_shares(found: Any) -> Shares:
 
     What is called after NCCL is exchange, whoever waits for whom in it.
     """
-    cuda = torch.autograd.DeviceType.CUDA
     kinds: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for event in found.events():
-        if event.device_type == cuda and not event.is_user_annotation:
+        if _is_kernel(event):
             times = event.time_range
             kinds["nccl" in event.name.lower()].append((times.start, times.end))
     exchange, compute = _united(kinds[True]), _united(kinds[False])
@@ -71,11 +70,10 @@ def gpu_gaps(found: Any) -> list[tuple[float, int, str]]:
 
     Each is milliseconds in all, how many there were, and between which two kernels.
     """
-    cuda = torch.autograd.DeviceType.CUDA
     events = [
         (event.time_range.start, event.time_range.end, event.name[:_SHORT])
         for event in found.events()
-        if event.device_type == cuda and not event.is_user_annotation
+        if _is_kernel(event)
     ]
     gaps: dict[str, list[float]] = {}
     last, before = float("inf"), ""
@@ -85,6 +83,11 @@ def gpu_gaps(found: Any) -> list[tuple[float, int, str]]:
         if end > last or not before:
             last, before = end, name
     return sorted(((sum(own), len(own), name) for name, own in gaps.items()), reverse=True)
+
+
+def _is_kernel(event: Any) -> bool:
+    """Whether an event is something that a GPU did."""
+    return event.device_type.name == "CUDA" and not event.is_user_annotation
 
 
 def _united(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -71,7 +71,7 @@ def save_made_model(folder: Path, shape: Shape, rows: int = ROWS) -> Path:
     )
     names = ("bos", "pad", "eos", "unk", "cls", "sep", "mask")
     tokens = ("<s>", "<pad>", "</s>", "<unk>", "<s>", "</s>", "<mask>")
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         model_max_length=MAX_LENGTH,
         **{f"{name}_token": token for name, token in zip(names, tokens, strict=True)},
@@ -110,7 +110,10 @@ class MadeTexts:
     def draw(self, count: int, tokens: int) -> list[str]:
         """Return texts of about ``tokens`` tokens, the marks included."""
         low, high = round(0.75 * (tokens - 2)), round(1.25 * (tokens - 2))
-        lengths = self._rng.integers(low, high + 1, count)
+        return self.of(self._rng.integers(low, high + 1, count))
+
+    def of(self, lengths: np.ndarray) -> list[str]:
+        """Return texts of ``lengths`` (texts,) tokens, the marks not included."""
         total = int(lengths.sum())
         ranks = np.exp(self._rng.random(total) * np.log(len(self._words))).astype(np.int64)
         drawn = [self._words[min(rank, len(self._words) - 1)] for rank in ranks]

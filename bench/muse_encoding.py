@@ -19,7 +19,7 @@ import torch
 
 from clrelkt.cores import cores
 from clrelkt.corpora import load_corpus
-from clrelkt.encoders import load_encoder
+from clrelkt.encoders import MuseEncoder, load_encoder
 from clrelkt.encoders.devices import MultiDeviceEncoder
 from clrelkt.errors import ClrelktError
 from clrelkt.training.device import choose_device, matrix_precision
@@ -45,6 +45,7 @@ def measure(arguments: argparse.Namespace) -> None:
         "bundled" if arguments.quick else "xquad", 400 if arguments.quick else arguments.texts
     )
     encoder = load_encoder("muse")
+    assert isinstance(encoder, MuseEncoder)
     tokens = encoder.tokenize(texts).tokens
     devices = [torch.device(device.type, n) for n in range(arguments.gpus)]
     encodes = (

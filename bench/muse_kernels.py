@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ def works(arguments: argparse.Namespace) -> Iterator[Work]:
     output, moments = kernels.convolve(*convolved, NOW)
     pooling = layout.first_row, layout.lengths, layout.slots, embedded, sums, squares
     _, means, scales = kernels.pool(*pooling, output, moments, 1e-12, NOW)
-    back: Any = (layout.slots, layout.text_of_row, gradient, embedded, hidden, output.clone())
+    back = (layout.slots, layout.text_of_row, gradient, embedded, hidden, output.clone())
     grad_output, pulls, totals, _ = kernels.normalise_backward(*back, means, scales, NOW)
     shared = gradient, totals, layout.text_of_row, means, scales, pulls, embedded, groups
     row = 2.0 * 768 * rows
@@ -196,7 +197,7 @@ def show(work: Work) -> None:
     for tiles in work.tiles:
         try:
             off = f"{distance(work.run(tiles), work.run(NOW)):.1e}" if work.again else "unknown"
-            seconds = settled(lambda cut=tiles: work.run(cut))
+            seconds = settled(partial(work.run, tiles))
         except Exception as error:  # Too much shared memory, most often: the next may fit.
             reason = next(iter(str(error).strip().splitlines()), "")
             print(f"  {described(tiles)}: {type(error).__name__}: {reason[:100]}", flush=True)

@@ -276,6 +276,7 @@ def write_questions(work: Work, encoder: MuseEncoder) -> None:
         if start == 0:
             tell("brute force", (time.monotonic() - began) * len(vectors) / 65_536)
     temporary = work.question_file.with_suffix(".part.npz")
+    assert scores is not None
     np.savez(temporary, questions=questions, rows=rows, scores=scores)
     temporary.replace(work.question_file)
 
@@ -562,6 +563,7 @@ def main() -> None:
         work.folder.mkdir(parents=True, exist_ok=True)
         write_texts(work)
         encoder = load_encoder("muse")
+        assert isinstance(encoder, MuseEncoder)
         texts = work.read_texts()
         write_vectors(work, encoder, texts)
         seconds = write_indexes(work, encoder, texts)

@@ -9,8 +9,9 @@ from clrelkt.encoders import MuseEncoder
 from clrelkt.mining import Granularity
 from clrelkt.training import load_recipe
 from clrelkt.training.bank import TextBank, texts_of
-from clrelkt.training.methods import Material, prepare
+from clrelkt.training.methods import prepare
 from clrelkt.training.recipe import Transfer
+from clrelkt.training.stage_method import Material
 from harness import Options, read_encoder, read_questions
 
 __all__ = ["TransferStage", "adam"]

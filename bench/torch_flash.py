@@ -72,8 +72,9 @@ class TorchFlash:
             AttributeError: this version of transformers looks for them elsewhere.
             KeyError: the same.
         """
-        from transformers import modeling_flash_attention_utils as utils
+        from transformers import modeling_flash_attention_utils
 
+        utils: Any = modeling_flash_attention_utils
         matrix = utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2]
         check, imports = matrix["general_availability_check"], utils._lazy_imports
         found = (padded, self.varlen, None, padded, padded)

@@ -1,7 +1,10 @@
 """Training a transformer: our loop against the Trainer of sentence-transformers on the same work.
 
 Both train the same weights (XLM-R's architecture, made weights, no dropout) on the same texts, all
-different, with the same loss: questions of 16 tokens, passages of 152. The peer runs at its best:
+different, with the same loss: questions of 16 tokens, passages of 152. With ``--pairs xquad`` texts
+are made, too, but as long as XQuAD's, each as often as it is there: questions in eleven languages
+with the English passages that answer them, 240 for all, and any other passages as negatives. Ours
+then encodes a text once that comes several times in a batch. The peer runs at its best:
 fused AdamW, bfloat16, loader workers, nothing logged or saved, teacher vectors in a tensor. Where
 `datasets` is not installed its Trainer cannot run, and its model, collator and loss run in a bare
 loop, which is faster than the Trainer (`--peer loop` asks for it); the output says which. Ours is
@@ -38,7 +41,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clrelkt.encoders import load_encoder
+from clrelkt.corpora import load_corpus
+from clrelkt.encoders import TextKind, load_encoder
 from clrelkt.encoders.ragged import to_device
 from clrelkt.encoders.transformer.encoder import TransformerEncoder, TransformerNetwork
 from clrelkt.objectives import TransferWeights, transfer_loss, triplet_loss
@@ -49,7 +53,14 @@ from clrelkt.training.process_group import ProcessGroup
 from clrelkt.training.recipe import DevSettings, Optimisation, Stage, Transfer
 from harness import DisagreementError
 from kernel_times import show_kernels
-from made_transformer import SHAPES, MadeTexts, Shape, made_words, save_made_model
+from made_transformer import (
+    MAX_LENGTH,
+    SHAPES,
+    MadeTexts,
+    Shape,
+    made_words,
+    save_made_model,
+)
 from rows import Row, write_rows
 from torch_flash import IMPLEMENTATION, TorchFlash
 
@@ -60,6 +71,7 @@ WEIGHTS = TransferWeights(question=1.0, document=1.0, document_question=1.0, sca
 MARGIN, TEMPERATURE, RATE = 0.24, 0.05, 2e-5
 WARM_UP, GPU_WARM_UP = 8, 24
 FEW = 3
+MEASURED_BATCHES = 4
 ENDLESS = 10**9
 # The most that losses may differ by (relatively), and vectors by (as a share of their spread). In
 # bfloat16 with XLM-R-base's shape losses were seen to differ by up to .003 and vectors by .024;
@@ -80,6 +92,8 @@ class Job:
     low: bool
     columns: tuple[list[str], ...]
     teacher: tuple[torch.Tensor, ...]
+    tokens: float
+    """Tokens of an example that are different texts' of its batch, on average."""
 
     def loss(self, vectors: tuple[torch.Tensor, ...], rows: torch.Tensor) -> torch.Tensor:
         """Return the loss of a batch; ``vectors`` (batch, dimension) are unit vectors."""
@@ -100,11 +114,6 @@ class Job:
     def warm_up(self) -> int:
         """Steps before the clock."""
         return warm_up(self.device)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of an example, on average."""
-        return QUESTION + PASSAGE * (len(self.columns) - 1)
 
 
 def warm_up(device: torch.device) -> int:
@@ -165,7 +174,10 @@ class Method:
 
 def ours(job: Job, encoder: TransformerEncoder) -> float:
     """Return the seconds of the steps that count."""
-    questions, passages = job.columns[0], [text for own in job.columns[1:] for text in own]
+    questions, passages = (
+        list(dict.fromkeys(text for own in columns for text in own))
+        for columns in (job.columns[:1], job.columns[1:])
+    )
     compact = encoder.compact(TextBank.token_ids(encoder, questions, passages)).to(job.device)
     bank = TextBank(questions, passages, compact)
     method = Method(job, bank)
@@ -379,7 +391,7 @@ def _bare_loop(job: Job, model: Any, clock: Clock, workers: int) -> None:
     loss = peer_loss(model, job)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
     rows = list(range(len(job.columns[0])))
-    loader = DataLoader(
+    loader: Any = DataLoader(
         rows,  # type: ignore[arg-type]
         batch_size=job.batch,
         shuffle=True,
@@ -413,7 +425,7 @@ def check_same(
     """
     count = min(8, job.batch)
     rows = torch.arange(count, device=job.device)
-    kinds = ("question", "passage", "passage")
+    kinds: tuple[TextKind, ...] = ("question", "passage", "passage")
     low = flash is not None
     with torch.no_grad(), torch.autocast(job.device.type, torch.bfloat16, enabled=low):
         vectors = [
@@ -457,13 +469,62 @@ def task(text: str) -> Task:
     return Task(cast("Work", work), int(batch), int(steps), float(target))
 
 
+def made_columns(work: Work, count: int, words: list[str]) -> tuple[list[str], ...]:
+    """Return the columns of ``count`` examples of texts that are all different."""
+    texts = MadeTexts(words)
+    lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if work == "triplet" else 2]
+    return tuple(texts.draw(count, length) for length in lengths)
+
+
+def xquad_columns(work: Work, count: int, words: list[str]) -> tuple[list[str], ...]:
+    """Return the same with texts as long as XQuAD's, each where it stands there.
+
+    Lengths are counted by mUSE's tokenizer, whose pieces are much like XLM-R's.
+    """
+    corpus = load_corpus("xquad")
+    asked = [question for question in corpus.questions if question.language != "en"]
+    rng = np.random.default_rng(0)
+    order = np.concatenate([rng.permutation(len(asked)) for _ in range(-(-count // len(asked)))])
+    chosen = [asked[number] for number in order[:count]]
+    golds = [corpus.passage_by_id[question.passage_id or ""].text for question in chosen]
+    columns = [[question.text for question in chosen], golds]
+    if work == "triplet":
+        others = sorted({passage.text for passage in corpus.passage_by_id.values()})
+        drawn = [others[number] for number in rng.integers(0, len(others), count)]
+        place = {text: number for number, text in enumerate(others)}
+        # A gold passage drawn as its own negative gives way to the next one.
+        columns.append(
+            [
+                others[place[own] - 1] if own == gold else own
+                for own, gold in zip(drawn, golds, strict=True)
+            ]
+        )
+    distinct = list(dict.fromkeys(text for column in columns for text in column))
+    lengths = load_encoder("muse").tokenize(distinct).lengths.numpy()
+    made = MadeTexts(words).of(lengths.clip(max=MAX_LENGTH - 2))
+    stands_for = dict(zip(distinct, made, strict=True))
+    return tuple([stands_for[text] for text in column] for column in columns)
+
+
+def tokens_to_encode(
+    columns: tuple[list[str], ...], batch: int, encoder: TransformerEncoder
+) -> float:
+    """Return how many tokens an example has that are different texts' of its batch, on average."""
+    few = min(len(columns[0]) // batch, MEASURED_BATCHES)
+    texts = [
+        text
+        for start in range(0, few * batch, batch)
+        for text in {text for column in columns for text in column[start : start + batch]}
+    ]
+    return encoder.tokenize(texts).tokens / (few * batch)
+
+
 def made_job(
     asked: Task, arguments: argparse.Namespace, shape: Shape, encoder: TransformerEncoder
 ) -> Job:
-    texts = MadeTexts(made_words(arguments.rows))
     count = asked.batch * (warm_up(encoder.device) + asked.steps)
-    lengths = (QUESTION, PASSAGE, PASSAGE)[: 3 if asked.work == "triplet" else 2]
-    columns = tuple(texts.draw(count, length) for length in lengths)
+    make = xquad_columns if arguments.pairs == "xquad" else made_columns
+    columns = make(asked.work, count, made_words(arguments.rows))
     device = encoder.device
     teacher: tuple[torch.Tensor, ...] = ()
     if asked.work == "transfer":
@@ -479,6 +540,7 @@ def made_job(
         arguments.precision == "bfloat16",
         columns,
         teacher,
+        tokens_to_encode(columns, asked.batch, encoder),
     )
 
 
@@ -524,6 +586,12 @@ def main() -> None:
     )
     parser.add_argument("--shape", choices=list(SHAPES), default="xlm-r-base")
     parser.add_argument("--rows", type=int, default=250_002, help="of the vocabulary")
+    parser.add_argument(
+        "--pairs",
+        choices=["made", "xquad"],
+        default="made",
+        help="made: all texts different; xquad: as long and as often as in XQuAD",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument(
@@ -595,7 +663,7 @@ def asked_peer(arguments: argparse.Namespace, device: torch.device) -> Peer:
         )
     from torch.nn.attention.varlen import varlen_attn
 
-    return Peer(trainer, arguments.workers, TorchFlash(varlen_attn))
+    return Peer(trainer, arguments.workers, TorchFlash(cast("Any", varlen_attn)))
 
 
 def shortened(job: Job, steps: int) -> Job:
@@ -665,6 +733,8 @@ def report(
         f"layers' matrices; memory {memory[0] / 2**30:.1f} and {memory[1] / 2**30:.1f} GiB"
     )
     work = f"{job.work}, {arguments.shape} shape, {arguments.precision}, batch {job.batch}"
+    if arguments.pairs == "xquad":
+        work += ", XQuAD's pairs"
     return Row(
         work=work if how.flash is None else f"{work}, the peer unpadded",
         against=how.name,
