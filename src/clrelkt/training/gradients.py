@@ -240,7 +240,7 @@ class _GradientSum:
         be taken before the next part.
         """
         coming = self._coming()
-        for bucket, _ in coming[1:]:
+        for bucket, _ in coming:
             bucket.forget()
         cuts = [max(0, len(coming) - late) for late in (2, 1, 0)]
         for start, end in pairwise(sorted({0, *cuts})):
