@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clrelkt.encoders import MuseEncoder, RaggedBatch, devices
 from clrelkt.encoders.devices import MultiDeviceEncoder, each_device
 from clrelkt.encoders.memory import TokenBudget
+from clrelkt.encoders.streaming import tokenized_ahead
 from clrelkt.errors import EncoderError, SettingsError
 
 TEXTS = ["the cat", "", "a dog ran after the cat", "the mat " * 9, "sat"] * 8
@@ -23,6 +26,27 @@ def test_blocks_change_no_vector(
         monkeypatch.setattr("clrelkt.encoders.muse.encoder._BLOCK_CHARACTERS", characters)
         np.testing.assert_allclose(small_encoder.encode(TEXTS), expected, atol=1e-6)
     assert small_encoder.encode([]).shape == (0, 5)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 200), st.booleans())
+def test_blocks_hold_every_text_once_and_rise(lengths: list[int], most: int, rising: bool) -> None:
+    def tokenize(texts: Sequence[str], /, *, threads: int | None = None) -> RaggedBatch:
+        return RaggedBatch.from_lists([[len(text)] for text in texts])
+
+    texts = ["x" * length for length in lengths]
+    found = list(tokenized_ahead(tokenize, texts, most, rising=rising))
+    assert [token for _, batch in found for token in batch.token_ids.tolist()] == lengths
+    at = 0
+    size = max(1, most // 8) if rising else most
+    for number, (start, batch) in enumerate(found):
+        assert start == at
+        at += len(batch)
+        held = sum(lengths[start:at])
+        # Without its last text a block would be too small, unless nothing follows.
+        assert held - lengths[at - 1] < size
+        assert held >= size or number == len(found) - 1
+        size = min(2 * size, most)
 
 
 @pytest.mark.parametrize("characters", [30, 10**6])

@@ -16,6 +16,7 @@ from clrelkt.encoders.ragged import RaggedBatch
 
 __all__ = ["Arrivals", "tokenized_ahead"]
 
+_FIRST_SHARE = 8
 _WAITING = 2
 _TOKENIZING = 2
 _AHEAD = 3
@@ -26,15 +27,17 @@ class _Tokenize(Protocol):
 
 
 def tokenized_ahead(
-    tokenize: _Tokenize, texts: Sequence[str], block_characters: int
+    tokenize: _Tokenize, texts: Sequence[str], block_characters: int, *, rising: bool = False
 ) -> Iterator[tuple[int, RaggedBatch]]:
     """Yield texts in blocks: the number of the first one, and their tokens.
 
     Blocks, of about ``block_characters``, are tokenised while the caller works on those before, two
     at a time, each on half of the cores: they are busy with one while the other waits for Python or
-    for its last text.
+    for its last text. ``rising`` ones begin small and double: a GPU stands still until the first
+    one's tokens are there.
     """
-    blocks = list(_blocks(texts, block_characters))
+    first = max(1, block_characters // _FIRST_SHARE) if rising else block_characters
+    blocks = list(_blocks(texts, first, block_characters))
     if len(blocks) < 2:
         # A thread takes longer to start than a question to tokenise.
         yield from ((block.start, tokenize(texts)) for block in blocks)
@@ -55,13 +58,14 @@ def _first(coming: deque[tuple[int, Future[RaggedBatch]]]) -> tuple[int, RaggedB
     return start, made.result()
 
 
-def _blocks(texts: Sequence[str], most: int) -> Iterator[slice]:
+def _blocks(texts: Sequence[str], first: int, most: int) -> Iterator[slice]:
+    """Cut texts into blocks of at least ``first`` characters, which double until ``most``."""
     start = characters = 0
     for place, text in enumerate(texts, start=1):
         characters += len(text)
-        if characters >= most:
+        if characters >= first:
             yield slice(start, place)
-            start, characters = place, 0
+            start, characters, first = place, 0, min(2 * first, most)
     if start < len(texts):
         yield slice(start, len(texts))
 

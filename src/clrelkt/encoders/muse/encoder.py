@@ -281,7 +281,7 @@ class MuseEncoder(nn.Module):
         characters = _GPU_BLOCK_CHARACTERS if gpu else _BLOCK_CHARACTERS
         bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
         with bar as advance, Arrivals(vectors) as arrivals:
-            for start, batch in tokenized_ahead(self.tokenize, texts, characters):
+            for start, batch in tokenized_ahead(self.tokenize, texts, characters, rising=gpu):
                 for run, found in budget.encode(batch, self._encode_part):
                     arrivals.expect(slice(start + run.start, start + run.stop), found)
                 advance(len(batch))

@@ -297,7 +297,8 @@ class TransformerEncoder(nn.Module):
 
         bar = progress_bar("encoding", total=len(texts), unit="texts", shown=progress)
         with bar as advance, Arrivals(vectors) as arrivals:
-            for start, batch in tokenized_ahead(tokenized, texts, _BLOCK_CHARACTERS):
+            gpu = self.device.type != "cpu"
+            for start, batch in tokenized_ahead(tokenized, texts, _BLOCK_CHARACTERS, rising=gpu):
                 arrivals.expect(slice(start, start + len(batch)), self._any_length(batch))
                 advance(len(batch))
         return vectors
