@@ -194,3 +194,22 @@ def test_a_bucket_has_zeros_where_a_parameter_has_no_gradient() -> None:
         for parameter, own in zip(parameters, expected, strict=True):
             assert parameter.grad is not None
             assert torch.equal(parameter.grad, 2 * own)
+
+
+def test_a_single_parameters_gradient_is_added_up_where_it_lies() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3, 2))
+    bucket = _Bucket()
+    bucket.add(parameter)
+    for step in range(4):
+        # In between one is missing, and one's rows do not lie behind each other.
+        own = torch.arange(6.0).view(3, 2) if step != 2 else torch.arange(6.0).view(2, 3).T
+        parameter.grad = None if step == 1 else own
+        expected = torch.zeros(3, 2) if step == 1 else own.clone()
+        flat = bucket.pack()
+        assert torch.equal(flat, expected.flatten())
+        assert (flat.data_ptr() == own.data_ptr()) == (step in (0, 3))
+        bucket.forget()
+        flat.mul_(2)
+        bucket.hand_back()
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, 2 * expected)

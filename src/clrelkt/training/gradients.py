@@ -276,12 +276,12 @@ class _GradientSum:
 
 
 class _Bucket:
-    """Some parameters, and a flat copy of their gradients."""
+    """Some parameters, and a flat copy of their gradients; a single one's is no copy."""
 
     def __init__(self) -> None:
         self.here = 0
         self._parameters: list[torch.nn.Parameter] = []
-        self._flat: torch.Tensor | None = None
+        self._copy: tuple[torch.Tensor, list[torch.Tensor]] | None = None
         self._parts: list[torch.Tensor] = []
 
     @property
@@ -299,21 +299,30 @@ class _Bucket:
         self._parameters.append(parameter)
 
     def pack(self) -> torch.Tensor:
-        """Return the copy, zeros where a parameter has no gradient."""
-        if self._flat is None:
-            sizes = [own.numel() for own in self._parameters]
-            self._flat = self._parameters[0].detach().new_empty(sum(sizes))
-            runs = zip(torch.split(self._flat, sizes), self._parameters, strict=True)
-            self._parts = [run.view_as(own) for run, own in runs]
-        owners = zip(self._parts, self._parameters, strict=True)
-        there = [(part, own.grad) for part, own in owners if own.grad is not None]
+        """Return all gradients in a row, zeros where a parameter has none."""
+        gradients = [own.grad for own in self._parameters]
+        first = gradients[0]
+        if len(gradients) == 1 and first is not None and first.is_contiguous():
+            # A vocabulary's, most often: large, and the last to set out.
+            self._parts = [first]
+            return first.view(-1)
+        self._copy = self._copy or self._room()
+        flat, self._parts = self._copy
+        owners = zip(self._parts, gradients, strict=True)
+        there = [(part, own) for part, own in owners if own is not None]
         if len(there) < len(self._parts):
-            self._flat.zero_()
+            flat.zero_()
         if there:
             # A kernel for all of them: one for each would take longer to start than to run.
-            parts, gradients = zip(*there, strict=True)
-            torch._foreach_copy_(parts, gradients)
-        return self._flat
+            parts, own = zip(*there, strict=True)
+            torch._foreach_copy_(parts, own)
+        return flat
+
+    def _room(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        sizes = [own.numel() for own in self._parameters]
+        flat = self._parameters[0].detach().new_empty(sum(sizes))
+        runs = zip(torch.split(flat, sizes), self._parameters, strict=True)
+        return flat, [run.view_as(own) for run, own in runs]
 
     def forget(self) -> None:
         """Take the parameters' gradients away."""
@@ -321,5 +330,7 @@ class _Bucket:
             parameter.grad = None
 
     def hand_back(self) -> None:
+        """Give the parameters what has become of the gradients."""
         for parameter, part in zip(self._parameters, self._parts, strict=True):
             parameter.grad = part
+        self._parts = []
