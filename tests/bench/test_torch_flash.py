@@ -56,7 +56,7 @@ def folder(bench: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job_of(bench: Any, folder: Path, work: str) -> tuple[Any, TransformerEncoder]:
     encoder = load_encoder(folder)
     assert isinstance(encoder, TransformerEncoder)
-    options = Namespace(rows=2000, precision="float32")
+    options = Namespace(rows=2000, precision="float32", pairs="made")
     return bench.made_job(
         bench.Task(work, 4, 2, 1), options, bench.SHAPES["tiny"], encoder
     ), encoder
