@@ -1,4 +1,4 @@
-"""The peer of the transformer benchmark with unpadded attention: the same work as padded.
+"""The benchmark of a transformer's training: its peer with unpadded attention, and its pairs.
 
 PyTorch's kernel needs a GPU; here attention of one text after the other stands in its place, and
 everything around it is that of sentence-transformers and transformers.
@@ -177,3 +177,20 @@ def test_afterwards_transformers_is_as_before(bench: Any, folder: Path) -> None:
     assert before == (utils._lazy_imports, utils.FLASH_ATTENTION_COMPATIBILITY_MATRIX[2])
     with pytest.raises(ImportError, match="FlashAttention2"):
         bench.sentence_transformer(folder, torch.device("cpu"), flash)
+
+
+def test_pairs_of_xquad_stand_as_often_as_there(
+    bench: Any, folder: Path, data_folder: Path
+) -> None:
+    words = bench.made_words(2000)
+    anchors, golds, negatives = bench.xquad_columns("triplet", 2000, words)
+    assert len(anchors) == len(golds) == len(negatives) == 2000
+    assert all(gold != negative for gold, negative in zip(golds, negatives, strict=True))
+    assert len(set(anchors)) > 1900
+    assert len({*golds, *negatives}) == 240
+    encoder = load_encoder(folder)
+    columns = anchors, golds, negatives
+    computed = bench.tokens_to_encode(columns, 250, encoder)
+    each = encoder.tokenize([text for column in columns for text in column[:1000]]).tokens / 1000
+    # Of 500 passages in a batch some 210 are different.
+    assert 0.35 < computed / each < 0.6
