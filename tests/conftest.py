@@ -120,14 +120,18 @@ def muse_8bit_file(need: Need) -> Path:
 @pytest.fixture(scope="session")
 def muse() -> MuseEncoder:
     """Mind that all tests share it: none may change its parameters."""
-    return load_encoder("muse")
+    encoder = load_encoder("muse")
+    assert isinstance(encoder, MuseEncoder)
+    return encoder
 
 
 @pytest.fixture(scope="session")
 def muse_8bit(muse_8bit_file: Path) -> MuseEncoder:
     """Mind that all tests share it: none may change its parameters."""
     pytest.importorskip("onnx")
-    return load_encoder("muse-8bit")
+    encoder = load_encoder("muse-8bit")
+    assert isinstance(encoder, MuseEncoder)
+    return encoder
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +227,9 @@ def _tensors(rows: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def tiny_encoder(tiny_encoder_folder: Path) -> MuseEncoder:
-    return load_encoder(tiny_encoder_folder)
+    encoder = load_encoder(tiny_encoder_folder)
+    assert isinstance(encoder, MuseEncoder)
+    return encoder
 
 
 @pytest.fixture
@@ -289,8 +295,8 @@ def train_tiny(tiny_corpus_folder: Path, tiny_encoder_folder: Path) -> TrainTiny
     recipe = recipe_from_json(_table(tiny_corpus_folder, tiny_encoder_folder))
 
     def run(folder: Path, recipe: Recipe = recipe, **settings: Any) -> Run:
-        settings = {"save_form": "whole", "device": "cpu", "progress": False} | settings
-        return train(recipe, RunSettings(folder, **settings))
+        usual: dict[str, Any] = {"save_form": "whole", "device": "cpu", "progress": False}
+        return train(recipe, RunSettings(folder, **usual | settings))
 
     return run
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.transformer_models import MAX_LENGTH, TEXTS, WIDTH, save_model
 
 from clrelkt.cli.main import cli
 from clrelkt.encoders import TransformerOptions, load_encoder
 from clrelkt.errors import SettingsError, StorageError
-from transformer_models import MAX_LENGTH, TEXTS, WIDTH, save_model
 
 pytestmark = [
     pytest.mark.filterwarnings(rf"ignore:::{library}(\..*)?")

@@ -125,7 +125,7 @@ def shaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         parameter = dict(encoder.named_parameters())["network.projection"]
-        parameter += torch.randn(parameter.shape, generator=generator) * parameter.std()
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * parameter.std())
     encoder.save(folder, form="delta")
     return folder
 

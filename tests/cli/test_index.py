@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from clrelkt.cli.main import cli
 from clrelkt.errors import DataError, SearchIndexError, SettingsError
 
-ROWS = [
+ROWS: list[dict[str, object]] = [
     {"id": "a", "title": "Fleming", "text": "Fleming was a doctor. He discovered penicillin."},
     {"id": "b", "text": "Die alte Brücke hat sieben Bögen.", "year": 1209},
 ]

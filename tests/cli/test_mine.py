@@ -44,8 +44,9 @@ def large(tmp_path: Path) -> list[str]:
     with (tmp_path / "q.jsonl").open("w") as file:
         for number in range(questions):
             text = f"word{gold[number]} honey?"
-            record = {"id": f"q{number}", "text": text, "positive_ids": [f"p{gold[number]}"]}
-            file.write(json.dumps(record) + "\n")
+            positive = [f"p{gold[number]}"]
+            question = {"id": f"q{number}", "text": text, "positive_ids": positive}
+            file.write(json.dumps(question) + "\n")
     return ["--questions", str(tmp_path / "q.jsonl"), "--passages", str(tmp_path / "p.jsonl")]
 
 

@@ -82,8 +82,12 @@ def test_what_mlqa_shares_with_xquad(data_folder: Path) -> None:
     titles = {overlap.title for overlap in found if overlap.same_title}
     assert titles == {"Prime number", "Harvard University"}
     # Sentences of the United States census stand in articles on counties and cities alike.
-    counties = ("Jim Wells County, Texas", "Macoupin County, Illinois")
-    counties += ("Elko County, Nevada", "White Pine County, Nevada")
+    counties = (
+        "Jim Wells County, Texas",
+        "Macoupin County, Illinois",
+        "Elko County, Nevada",
+        "White Pine County, Nevada",
+    )
     others = {overlap.title: overlap.other_title for overlap in found if not overlap.same_title}
     assert others == dict.fromkeys(counties, "Fresno,_California")
     longest = {overlap.title: overlap.words for overlap in found}

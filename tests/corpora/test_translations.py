@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ from clrelkt.corpora import (
 from clrelkt.corpora.translations import translations_beside
 from clrelkt.errors import CorpusError
 
-MODEL = {"name": "made/by-hand", "revision": None, "settings": {}, "transformers": "5"}
+MODEL: dict[str, object] = {
+    "name": "made/by-hand",
+    "revision": None,
+    "settings": {},
+    "transformers": "5",
+}
 
 
 def ask(language: str, parallel_id: str, text: str) -> Question:
@@ -53,7 +58,7 @@ def line(question: Question, translation: str, **changes: Any) -> dict[str, Any]
     return record | changes
 
 
-def write(path: Path, lines: list[Mapping[str, Any]]) -> Path:
+def write(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8")
     return path

@@ -7,7 +7,10 @@ argument names a file of the network's tensors.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
 
@@ -40,9 +43,6 @@ class Fused:
     def layout(self, batch: RaggedBatch, vocabulary: int) -> FusedLayout:
         return FusedLayout.of(batch, vocabulary, part=PART)
 
-    def pool(self, *arguments: object) -> torch.Tensor:
-        return pool_rows(*arguments, tiles=SMALL)  # type: ignore[arg-type]
-
 
 def results(network: MuseNetwork, batch: RaggedBatch) -> dict[str, torch.Tensor]:
     """Return the texts' sums and the gradients of a loss of them."""
@@ -62,17 +62,16 @@ def check(network: MuseNetwork, texts: list[list[int]], dtype: torch.dtype, limi
     batch = RaggedBatch.from_lists(texts)
     expected = results(network, batch)
     fused = Fused(dtype)
-    own = muse.fused_type, muse.FusedLayout, muse.pool_rows
-    muse.fused_type, muse.pool_rows = fused.chosen, fused.pool  # type: ignore[assignment]
-    muse.FusedLayout = type("Small", (), {"of": staticmethod(fused.layout)})  # type: ignore[misc]
-    try:
-        low = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
-        with low:
-            found = results(network, batch)
-            with torch.no_grad():
-                alone = network._pool(batch)
-    finally:
-        muse.fused_type, muse.FusedLayout, muse.pool_rows = own  # type: ignore[misc]
+    instead = mock.patch.multiple(
+        muse,
+        fused_type=fused.chosen,
+        FusedLayout=SimpleNamespace(of=fused.layout),
+        pool_rows=partial(pool_rows, tiles=SMALL),
+    )
+    with instead, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = results(network, batch)
+        with torch.no_grad():
+            alone = network._pool(batch)
     assert fused.calls == 2
     found_alone = {"sums without gradients": alone}
     for name, value in (found | found_alone).items():

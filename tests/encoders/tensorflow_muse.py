@@ -52,7 +52,7 @@ def variables(tensors: Tensors) -> dict[str, np.ndarray]:
     return {f"EncoderDNN/{name}": value.astype(np.float32) for name, value in found.items()}
 
 
-class Muse(tf.Module):
+class Muse(tf.Module):  # type: ignore[misc]
     """Texts in, unit vectors out."""
 
     def __init__(self, values: dict[str, np.ndarray], pieces: bytes) -> None:
@@ -65,7 +65,7 @@ class Muse(tf.Module):
     def get(self, name: str) -> Any:
         return self.held[self.places[f"EncoderDNN/{name}"]]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
     def __call__(self, texts: Any) -> Any:
         tokens = self.tokenizer.tokenize(texts)
         mask = tf.cast(tf.sequence_mask(tokens.row_lengths()), tf.float32)[:, :, None]

@@ -146,11 +146,12 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(kind: str) -> None:
                 alone = own(batch.to(device))
         if device == "cuda":
             layout = TextLayout(batch.lengths.cuda(), tuple(lengths))
+            assert own._fused is not None
             assert own._fused.can_run(layout)
         assert torch.equal(alone, vectors)
         (vectors * pull.to(device)).sum().backward()
-        grads = [p.grad.flatten().cpu() for p in own.parameters() if p.grad is not None]
-        found[device] = vectors.detach().cpu(), torch.cat(grads).double()
+        parts = [p.grad.flatten().cpu() for p in own.parameters() if p.grad is not None]
+        found[device] = vectors.detach().cpu(), torch.cat(parts).double()
     (vectors, grads), (right, right_grads) = found["cuda"], found["cpu"]
     assert functional.cosine_similarity(vectors, right).min() > 0.999
     assert functional.cosine_similarity(grads, right_grads, dim=0) > 0.998
@@ -187,6 +188,7 @@ def test_a_product_ends_with_the_gelu_on_a_gpu_and_in_a_graph() -> None:
         before = functional.linear(states.double(), weight.double(), bias.double())
         expected = functional.gelu(before.requires_grad_())
         expected.backward(grad.double() @ outer.double())
+        assert before.grad is not None
         wanted = expected, before.grad, before.grad.sum(0)
         for found, right, direct in zip(recorded, wanted, work(), strict=True):
             assert torch.equal(found, direct)
@@ -229,6 +231,13 @@ def test_a_table_of_spans_says_where_texts_lie(lengths: list[int], empty: int) -
     assert spans.starts[row] == row
 
 
+def recordings_of(network: TransformerNetwork) -> int:
+    assert network._fused is not None
+    recordings = network._fused._room.recordings
+    assert recordings is not None
+    return len(recordings)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_recorded_layers_on_a_gpu_do_what_plain_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
     network = small_network("XLMRoberta", num_hidden_layers=6).cuda()
@@ -261,8 +270,9 @@ def test_recorded_layers_on_a_gpu_do_what_plain_ones_do(monkeypatch: pytest.Monk
         with torch.no_grad():
             for mine, other in zip(network.parameters(), plain.parameters(), strict=True):
                 if mine.grad is not None:
+                    assert other.grad is not None
                     step = other.grad / right.norm()
-                    mine -= step
-                    other -= step
-    assert 2 < len(network._fused._room.recordings) < 12
-    assert len(plain._fused._room.recordings) == 0
+                    mine.sub_(step)
+                    other.sub_(step)
+    assert 2 < recordings_of(network) < 12
+    assert recordings_of(plain) == 0

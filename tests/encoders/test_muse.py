@@ -95,7 +95,7 @@ def test_write_back_changes_the_trained_rows_alone(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in compact.parameters():
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     whole = muse.write_back(compact)
     np.testing.assert_allclose(whole.encode(TEXTS), compact.encode(TEXTS), atol=1e-6, rtol=0)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,7 +63,13 @@ def plain_vector(tensors: dict[str, torch.Tensor], ids: list[int]) -> torch.Tens
     second = torch.relu(text @ tensors["shortcut_1"] + first @ tensors["hidden_1"])
     third = torch.relu(second @ tensors["hidden_2"])
     last = torch.tanh(second @ tensors["shortcut_3"] + third @ tensors["hidden_3"])
-    return last / last.norm()
+    unit: torch.Tensor = last / last.norm()
+    return unit
+
+
+def gradient_of(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def assert_same_as_plain(network: MuseNetwork, texts: list[list[int]]) -> None:
@@ -85,7 +92,7 @@ def assert_same_as_plain(network: MuseNetwork, texts: list[list[int]]) -> None:
             tensors[name].grad,
             atol=1e-9,
             rtol=0,
-            msg=lambda text, name=name: f"{name}: {text}",
+            msg=partial("{}: {}".format, name),
         )
 
 
@@ -132,7 +139,9 @@ def test_gradients_have_the_same_bits_every_time(muse: MuseEncoder) -> None:
     for name, gradient in runs[0].items():
         assert gradient is not None
         assert gradient.abs().sum() > 0
-        assert torch.equal(gradient, runs[1][name]), name
+        again = runs[1][name]
+        assert again is not None
+        assert torch.equal(gradient, again), name
 
 
 def test_no_texts(make_tensors: MakeTensors) -> None:
@@ -308,7 +317,7 @@ def test_a_gpu_gives_the_vectors_and_gradients_of_a_cpu(
             torch.set_float32_matmul_precision(before)
         if device == "cuda" and find_spec("triton") is not None:
             assert (kind is None) == (precision == "float32")
-        flat = torch.cat([value.grad.flatten() for value in network.parameters()])
+        flat = torch.cat([gradient_of(value).flatten() for value in network.parameters()])
         found[device] = unit.detach().cpu(), alone.cpu(), flat.double().cpu()
     unit, alone, flat = found["cuda"]
     right, _, right_flat = found["cpu"]

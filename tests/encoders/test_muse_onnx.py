@@ -11,8 +11,11 @@ from clrelkt.encoders.muse.onnx_encoder import OnnxWeights, muse_graph
 from clrelkt.encoders.ragged import RaggedBatch
 from clrelkt.errors import EncoderError
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import onnx
+import onnxruntime
 
 TEXTS = [
     "",

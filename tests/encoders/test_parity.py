@@ -17,9 +17,13 @@ import pytest
 
 from clrelkt.encoders import MuseEncoder
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-sentencepiece = pytest.importorskip("sentencepiece")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("sentencepiece")
+
+import onnx
+import onnxruntime
+import sentencepiece
 
 QUESTIONS = {
     "ar": "كم عدد سكان مدينة القاهرة في عام 2006؟",
@@ -83,7 +87,7 @@ def _float_products(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     for node in graph.node:
         cast = by_output.get(node.input[0]) if node.op_type == "Mul" else None
         product = by_output.get(cast.input[0]) if cast is not None and cast.input else None
-        if product is None or product.op_type != "MatMulInteger":
+        if cast is None or product is None or product.op_type != "MatMulInteger":
             continue
         rows, matrix, _, zero_point = product.input
         quantise = by_output[rows]

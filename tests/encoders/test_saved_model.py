@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def convert(*arguments: str) -> subprocess.CompletedProcess[str]:
 def built(small_encoder: MuseEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel of a small encoder, a checkpoint of it, and what TensorFlow computes."""
     folder = tmp_path_factory.mktemp("tensorflow")
-    tensors = {
+    tensors: dict[str, Any] = {
         name: parameter.detach().numpy()
         for name, parameter in small_encoder.network.named_parameters()
     }
@@ -68,6 +69,7 @@ class TestWithTensorFlow:
         np.testing.assert_allclose(
             loaded.encode(TEXTS), np.load(built / "vectors.npy"), atol=1e-5, rtol=0
         )
+        assert isinstance(loaded, MuseEncoder)
         assert loaded.tokenizer.model == small_encoder.tokenizer.model
         assert loaded.weights.startswith("converted from TensorFlow (table ")
         assert loaded.identity.base == "universal-sentence-encoder-multilingual-3"

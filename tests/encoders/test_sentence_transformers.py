@@ -40,7 +40,7 @@ def trained(muse: MuseEncoder) -> MuseEncoder:
 def folder(
     request: pytest.FixtureRequest, trained: MuseEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    folder = tmp_path_factory.mktemp("stored") / request.param
+    folder: Path = tmp_path_factory.mktemp("stored") / request.param
     trained.save(folder, form=request.param)
     return folder
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from clrelkt.encoders import MuseEncoder, load_encoder
 from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.storage import SHARD_BYTES, save_muse
+from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.encoders.vocabulary import NewPieces, with_vocabulary
 from clrelkt.errors import EncoderError, StorageError
 
@@ -35,7 +36,7 @@ def files_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def assert_same_tensors(left: MuseEncoder, right: MuseEncoder) -> None:
+def assert_same_tensors(left: MuseEncoder | TransformerEncoder, right: MuseEncoder) -> None:
     expected = dict(right.network.named_parameters())
     got = dict(left.network.named_parameters())
     assert got.keys() == expected.keys()
@@ -52,7 +53,7 @@ def trained(muse: MuseEncoder) -> MuseEncoder:
     with torch.no_grad():
         for name in ("embedding", "hidden_0", "convolution_2_window_5"):
             parameter = compact.network.get_parameter(name)
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     return muse.write_back(compact)
 
 
@@ -119,6 +120,7 @@ class TestWhole:
         ]
         assert sizes[0] < 0.51 * sizes[1]
         loaded = load_encoder(tmp_path / "half")
+        assert isinstance(loaded, MuseEncoder)
         assert loaded.network.hidden_0.dtype == torch.float32
         assert torch.equal(loaded.network.hidden_0, small_encoder.network.hidden_0.half().float())
 

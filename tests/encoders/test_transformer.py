@@ -18,13 +18,21 @@ with warnings.catch_warnings():
     pytest.importorskip("sentence_transformers")
     import sentence_transformers  # noqa: F401
 
+from tests.transformer_models import (
+    FAMILIES,
+    MAX_LENGTH,
+    TEXTS,
+    WIDTH,
+    save_model,
+    sentence_transformer,
+)
+
 from clrelkt.encoders import RaggedBatch, TrainableEncoder, TransformerOptions, load_encoder
 from clrelkt.encoders.pieces import GrowableEncoder
 from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.encoders.transformer.grouped_attention import GroupedAttention
 from clrelkt.encoders.transformer.layout import TextLayout, VarlenAttention
 from clrelkt.errors import EncoderError, SettingsError
-from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, WIDTH, save_model, sentence_transformer
 
 pytestmark = [
     pytest.mark.filterwarnings(rf"ignore:::{library}(\..*)?")
@@ -48,16 +56,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return of
 
 
+def load(folder: Path, options: TransformerOptions | None = None) -> TransformerEncoder:
+    encoder = load_encoder(folder, options)
+    assert isinstance(encoder, TransformerEncoder)
+    return encoder
+
+
 @pytest.fixture(scope="module")
 def encoder(folder: Folder) -> TransformerEncoder:
     """An XLM-R encoder. Mind that tests share it."""
-    return load_encoder(folder("xlm-roberta"))
+    return load(folder("xlm-roberta"))
 
 
 class TestAgainstSentenceTransformers:
     @pytest.mark.parametrize("family", [*FAMILIES, "distilbert"])
     def test_vectors_are_the_same(self, folder: Folder, family: str) -> None:
-        encoder = load_encoder(folder(family))
+        encoder = load(folder(family))
         assert isinstance(encoder, TransformerEncoder)
         assert encoder.network.unpadded is (family != "distilbert")
         peer = sentence_transformer(folder(family))
@@ -73,14 +87,14 @@ class TestAgainstSentenceTransformers:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("family", ["xlm-roberta", "distilbert"])
     def test_pooling(self, folder: Folder, family: str, mode: str) -> None:
-        encoder = load_encoder(folder(family), TransformerOptions(pooling=(mode,)))
+        encoder = load(folder(family), TransformerOptions(pooling=(mode,)))
         peer = sentence_transformer(folder(family), pooling=mode)
         expected = peer.encode(list(TEXTS), normalize_embeddings=True)
         assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
 
     def test_joined_pooling_in_the_order_that_is_given(self, folder: Folder) -> None:
         modes = ("mean", "cls")
-        encoder = load_encoder(folder("bert"), TransformerOptions(pooling=modes))
+        encoder = load(folder("bert"), TransformerOptions(pooling=modes))
         peer = sentence_transformer(folder("bert"), pooling=modes)
         expected = peer.encode(list(TEXTS), normalize_embeddings=True)
         assert encoder.dimension == 2 * WIDTH
@@ -88,7 +102,7 @@ class TestAgainstSentenceTransformers:
 
     def test_prompts(self, folder: Folder) -> None:
         options = TransformerOptions(question_prompt="query: ", passage_prompt="passage: ")
-        encoder = load_encoder(folder("xlm-roberta"), options)
+        encoder = load(folder("xlm-roberta"), options)
         peer = sentence_transformer(
             folder("xlm-roberta"), prompts={"query": "query: ", "document": "passage: "}
         )
@@ -103,7 +117,7 @@ class TestAgainstSentenceTransformers:
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_gradients_are_the_same(self, folder: Folder, family: str) -> None:
-        encoder = load_encoder(folder(family))
+        encoder = load(folder(family))
         peer = sentence_transformer(folder(family))
         target = torch.randn(len(TEXTS), WIDTH, generator=torch.Generator().manual_seed(1))
         batch = encoder.tokenize(TEXTS)
@@ -146,7 +160,7 @@ class TestEncoder:
 
     @pytest.mark.parametrize("family", [*FAMILIES, "distilbert"])
     def test_sixteen_bits(self, folder: Folder, family: str) -> None:
-        encoder = load_encoder(folder(family))
+        encoder = load(folder(family))
         expected = encoder.encode(TEXTS)
         encoder.compute_dtype = torch.bfloat16
         found = encoder.encode(TEXTS)
@@ -180,7 +194,7 @@ class TestEncoder:
 class TestCompactVocabulary:
     @pytest.mark.parametrize("family", [*FAMILIES, "distilbert"])
     def test_same_vectors_and_written_back(self, folder: Folder, family: str) -> None:
-        encoder = load_encoder(folder(family))
+        encoder = load(folder(family))
         texts = TEXTS[:4]
         compact = encoder.compact(encoder.tokenize(texts).token_ids)
         rows = compact.tokenizer.rows
@@ -189,7 +203,7 @@ class TestCompactVocabulary:
         assert np.abs(compact.encode(texts) - encoder.encode(texts)).max() < 1e-6
         with torch.no_grad():
             for _, parameter in compact.named_parameters():
-                parameter += 0.01
+                parameter.add_(0.01)
         back = encoder.write_back(compact)
         assert np.abs(back.encode(texts) - compact.encode(texts)).max() < 1e-6
         untouched = torch.ones(encoder.embedding.shape[0], dtype=torch.bool)
@@ -203,7 +217,7 @@ class TestCompactVocabulary:
         with pytest.raises(EncoderError, match="whole vocabulary"):
             encoder.write_back(encoder)
         with pytest.raises(EncoderError, match="not made from this"):
-            load_encoder(folder(family)).write_back(compact)
+            load(folder(family)).write_back(compact)
 
     def test_gradients_are_those_of_the_whole_table(self, encoder: TransformerEncoder) -> None:
         texts = TEXTS[:5]
@@ -212,6 +226,7 @@ class TestCompactVocabulary:
         for one in (encoder, compact):
             one.zero_grad()
             one(one.tokenize(texts))[:, :5].sum().backward()
+            assert one.embedding.grad is not None
             found.append(one.embedding.grad)
         torch.testing.assert_close(found[0][compact.tokenizer.rows], found[1])
 
@@ -254,7 +269,7 @@ class TestLongTexts:
 
     def test_every_passage_has_the_prompt(self, folder: Folder) -> None:
         options = TransformerOptions(passage_prompt="passage: ")
-        encoder = load_encoder(folder("xlm-roberta"), options)
+        encoder = load(folder("xlm-roberta"), options)
         batch = encoder.tokenize([" ".join(SENTENCES)])
         ids = batch.token_ids.numpy()
         starts = encoder.tokenizer.marks.passage_starts(ids)
@@ -358,7 +373,7 @@ class TestAttention:
 
 class TestOptions:
     def test_a_shorter_limit(self, folder: Folder) -> None:
-        encoder = load_encoder(folder("bert"), TransformerOptions(max_length=12))
+        encoder = load(folder("bert"), TransformerOptions(max_length=12))
         peer = sentence_transformer(folder("bert"))
         peer.max_seq_length = 12
         short = [text for text in TEXTS if len(encoder.tokenizer([text])[0]) <= 12]
@@ -379,9 +394,9 @@ class TestOptions:
 
     def test_a_limit_beyond_the_model(self, folder: Folder) -> None:
         with pytest.raises(SettingsError, match=f"has {MAX_LENGTH} places"):
-            load_encoder(folder("xlm-roberta"), TransformerOptions(max_length=MAX_LENGTH + 1))
+            load(folder("xlm-roberta"), TransformerOptions(max_length=MAX_LENGTH + 1))
         with pytest.raises(EncoderError, match="leaves no room beside the 2 marks"):
-            load_encoder(folder("xlm-roberta"), TransformerOptions(max_length=2))
+            load(folder("xlm-roberta"), TransformerOptions(max_length=2))
         with pytest.raises(SettingsError, match="options are for transformers"):
             load_encoder("muse", TransformerOptions())
 

@@ -20,11 +20,18 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 import torch
+from tests.transformer_models import (
+    FAMILIES,
+    MAX_LENGTH,
+    TEXTS,
+    WIDTH,
+    save_model,
+    sentence_transformer,
+)
 
 from clrelkt.encoders import TransformerOptions, load_encoder
 from clrelkt.encoders.transformer.encoder import TransformerEncoder
 from clrelkt.errors import EncoderError, StorageError, UnknownNameError
-from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, WIDTH, save_model, sentence_transformer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -52,7 +59,8 @@ def copied(plain: Path, tmp_path: Path) -> Path:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return found
 
 
 class TestSaving:
@@ -63,9 +71,10 @@ class TestSaving:
             pooling=("cls",), question_prompt="query: ", passage_prompt="passage: ", max_length=50
         )
         encoder = load_encoder(folder, options)
+        assert isinstance(encoder, TransformerEncoder)
         with torch.no_grad():
             for _, parameter in encoder.named_parameters():
-                parameter += 0.01
+                parameter.add_(0.01)
         encoder.save(tmp_path / "saved")
         opened = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
         assert opened.max_seq_length == 50
@@ -155,6 +164,7 @@ class TestReading:
         (tmp_path / "theirs/modules.json").write_text(json.dumps(modules))
         peer = SentenceTransformer(str(tmp_path / "theirs"), device="cpu")
         encoder = load_encoder(tmp_path / "theirs")
+        assert isinstance(encoder, TransformerEncoder)
         assert encoder.tokenizer.max_length == 33
         texts = ["THE CAT Sat", "the cat sat", "Die Katze"]
         expected = unit(peer.encode(texts))

@@ -187,7 +187,7 @@ class TestGrownEncoder:
         compact = grown.compact(grown.tokenize(texts).token_ids)
         np.testing.assert_allclose(compact.encode(texts), grown.encode(texts), atol=1e-6)
         with torch.no_grad():
-            compact.network.embedding += 1
+            compact.network.embedding.add_(1)
         back = grown.write_back(compact)
         assert back.tokenizer.rows is None
         assert torch.equal(
@@ -204,6 +204,7 @@ class TestDelta:
         self, grown: MuseEncoder, delta: Path, greek: list[str]
     ) -> None:
         loaded = load_encoder(delta)
+        assert isinstance(loaded, MuseEncoder)
         assert torch.equal(loaded.network.embedding, grown.network.embedding)
         assert loaded.tokenizer.model == grown.tokenizer.model
         assert loaded.languages == grown.languages
@@ -223,7 +224,9 @@ class TestDelta:
     ) -> None:
         grown.save(tmp_path / "whole")
         assert json.loads((tmp_path / "whole/clrelkt.json").read_text())["format"] == 1
-        assert load_encoder(tmp_path / "whole").tokenizer.model == grown.tokenizer.model
+        loaded = load_encoder(tmp_path / "whole")
+        assert isinstance(loaded, MuseEncoder)
+        assert loaded.tokenizer.model == grown.tokenizer.model
 
     @pytest.mark.parametrize("cut", [1, 20, 2_600_000])
     def test_a_damaged_sentencepiece_model_is_refused(self, delta_copy: Path, cut: int) -> None:

@@ -62,7 +62,7 @@ def muse_model(muse: MuseEncoder) -> Any:
     """mUSE's SentencePiece model: real pieces, their scores and a real table of characters."""
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(muse.tokenizer.model)
     return model
 
@@ -294,7 +294,7 @@ def trained_charsmap(rules: Path) -> bytes:
         minloglevel=2,
         normalization_rule_tsv=str(rules),
     )
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(written.getvalue())
     found: bytes = model.normalizer_spec.precompiled_charsmap
     return found

@@ -28,7 +28,8 @@ class WordHashEncoder:
     ) -> np.ndarray:
         self.encoded.update((text, kind) for text in texts)
         rows = np.array([self._sum(words) for words in IcuWords().words(texts)])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit.astype(np.float32)
 
     def _sum(self, words: Sequence[str]) -> np.ndarray:
         total = np.full(self.dimension, 1e-3)

@@ -12,7 +12,8 @@ def ask(language: str, number: int) -> Question:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    found: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return found.astype(np.float32)
 
 
 QUESTIONS = [ask(language, number) for language in ("de", "th") for number in range(20)]

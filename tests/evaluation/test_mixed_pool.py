@@ -121,7 +121,8 @@ def test_shares_and_distances_are_those_of_plain_sorting() -> None:
 
 
 def unit(place: int) -> np.ndarray:
-    return np.eye(16, dtype=np.float32)[place]
+    row: np.ndarray = np.eye(16, dtype=np.float32)[place]
+    return row
 
 
 def test_versions_with_one_meaning_are_all_found_and_stand_side_by_side() -> None:

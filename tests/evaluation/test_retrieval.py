@@ -32,6 +32,7 @@ def reference_ranks(encoder: Any, corpus: Corpus, language: str, how: str) -> li
             else:
                 scores[document.id] = float(encoder.encode([document.text])[0] @ asked)
         gold = question.passage_id if how == "passage" else question.document_id
+        assert gold is not None
         ordered = sorted(scores, key=lambda id_: -scores[id_])
         ranks.append(ordered.index(gold) + 1)
     return ranks

@@ -48,7 +48,8 @@ def test_p_is_that_of_scipy(metric: Any) -> None:
     assert (compared.first, compared.second, compared.metric) == ("first", "second", metric)
 
     def value(ranks: np.ndarray) -> np.ndarray:
-        return (ranks == 1) * 1.0 if metric == "hit_rate@1" else (ranks <= 10) / ranks
+        found: np.ndarray = (ranks == 1) * 1.0 if metric == "hit_rate@1" else (ranks <= 10) / ranks
+        return found
 
     def reference(differences: np.ndarray) -> float:
         return float(

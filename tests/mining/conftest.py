@@ -27,7 +27,8 @@ class TableEncoder:
     ) -> np.ndarray:
         self.encoded.update((text, kind) for text in texts)
         rows = np.stack([self.vectors[text] for text in texts])
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
 
 
 def document(name: str, *texts: str) -> Document:

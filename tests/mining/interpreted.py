@@ -5,7 +5,6 @@ Triton reads TRITON_INTERPRET when it is imported, so that a process has one kin
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -133,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -120,7 +120,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory, toy_file: Path) -> Path
 
 
 def toy_settings(**changes: Any) -> TrainingSettings:
-    values = {"epochs": 80, "learning_rate": 3e-3, "batch": 16, "windows": WINDOWS}
+    values: dict[str, Any] = {"epochs": 80, "learning_rate": 3e-3, "batch": 16, "windows": WINDOWS}
     return TrainingSettings(**values | changes)
 
 

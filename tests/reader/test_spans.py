@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,9 +52,8 @@ def test_every_span_is_looked_at(
     found = answer_spans(
         CONTEXT, [scores(0, 6, list(low), list(high))], n_best=n_best, max_tokens=max_tokens
     )
-    assert [(-s.score, s.start, s.end) for s in found] == [
-        (pytest.approx(score), start, end) for score, start, end in expected
-    ]
+    near: list[Any] = [(pytest.approx(score), start, end) for score, start, end in expected]
+    assert [(-s.score, s.start, s.end) for s in found] == near
     assert all(CONTEXT[s.start : s.end] == s.text for s in found)
 
 

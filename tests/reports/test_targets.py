@@ -95,7 +95,8 @@ def only(folder: Path, **more: Any) -> Target:
     return row
 
 
-def students(values: list[float]) -> tuple[float, float]:
+def students(values: list[float]) -> object:
+    """Return what equals the interval."""
     low, high = stats.t.interval(
         0.95, len(values) - 1, loc=sum(values) / len(values), scale=stats.sem(values)
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from clrelkt.errors import DataError, UnknownNameError
 from clrelkt.search import IndexDocument
 from clrelkt.search.sources import Fields, open_source
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": 7, "title": "Tea", "text": 'Tea, it is said, "wakes".\nSo it does.', "year": 1900},
     {"id": "x", "title": "", "text": "Der Tee weckt.", "language": "de", "tag": None},
 ]
@@ -21,7 +23,7 @@ def read(path: object, **options: object) -> list[IndexDocument]:
     return list(open_source(path, **options).read())  # type: ignore[arg-type]
 
 
-def write_jsonl(path: Path, lines: list[object]) -> Path:
+def write_jsonl(path: Path, lines: Sequence[object]) -> Path:
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
     return path
 

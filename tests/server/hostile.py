@@ -110,7 +110,8 @@ def _deep(generator: random.Random) -> Attack:
 
 
 def _wrong_types(generator: random.Random) -> Attack:
-    odd = (None, True, 0, -1, 1.5, 1e308, 2**70, -(2**70), "", "a", [], [[]], {}, {"a": None})
+    odd: list[object] = [None, True, 0, -1, 1.5, 1e308, 2**70, -(2**70), "", "a"]
+    odd += [[], [[]], {}, {"a": None}]
     names = ("question", "k", "languages", "where", "by", "hybrid", "balanced", "answers", "_")
     chosen = generator.sample(names, generator.randint(1, 4))
     return _body({"question": "a"} | {name: generator.choice(odd) for name in chosen})

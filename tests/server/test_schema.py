@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 import pytest
 from tests.server.conftest import Served
@@ -39,7 +40,7 @@ def test_answers_are_as_described(served: Served, method: str, path: str) -> Non
         "content_type_conformance",
         "response_schema_conformance",
     )
-    checks = [CHECKS.get_one(name) for name in names]
+    checks: list[Any] = [CHECKS.get_one(name) for name in names]
     schema = schemathesis.openapi.from_url(f"{served.address}openapi.json")
     operation = schema[path][method]
 
@@ -51,7 +52,7 @@ def test_answers_are_as_described(served: Served, method: str, path: str) -> Non
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE))
-    def ask_well(case: schemathesis.Case) -> None:
+    def ask_well(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=served.address, checks=checks)
 
     @settings(
@@ -62,7 +63,7 @@ def test_answers_are_as_described(served: Served, method: str, path: str) -> Non
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE))
-    def ask_badly(case: schemathesis.Case) -> None:
+    def ask_badly(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(base_url=served.address, checks=checks[:1])
 
     ask_well()

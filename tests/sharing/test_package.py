@@ -29,7 +29,7 @@ def trained(muse: MuseEncoder) -> MuseEncoder:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in compact.network.parameters():
-            parameter += 0.01 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     return muse.write_back(compact)
 
 

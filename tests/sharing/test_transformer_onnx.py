@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.transformer_models import FAMILIES, MAX_LENGTH, TEXTS, save_model
 
 from clrelkt.cli.main import main
 from clrelkt.encoders import load_encoder
@@ -29,7 +30,6 @@ from clrelkt.sharing import (
     transformer_graph,
 )
 from clrelkt.sharing.transformer_onnx import padded_runs
-from transformer_models import FAMILIES, MAX_LENGTH, TEXTS, save_model
 
 pytestmark = [
     pytest.mark.filterwarnings(rf"ignore:::{library}(\..*)?")
@@ -43,7 +43,8 @@ ALL = (*TEXTS, LONG, "a dog. " + LONG)
 def cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(found.astype(np.float64), axis=1)
     np.testing.assert_allclose(norms, 1, atol=1e-5)
-    return (found.astype(np.float64) * expected).sum(1)
+    sums: np.ndarray = (found.astype(np.float64) * expected).sum(1)
+    return sums
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_prompts_and_long_texts(exported: tuple[Any, Path]) -> None:
     encoder, folder = exported
     opened = open_onnx(folder)
     for kind in ("question", "passage"):
-        assert cosines(opened.encode(ALL, kind), encoder.encode(ALL, kind)).min() > 0.99999  # type: ignore[arg-type]
+        assert cosines(opened.encode(ALL, kind), encoder.encode(ALL, kind)).min() > 0.99999
     questions, passages = opened.encode(TEXTS, "question"), opened.encode(TEXTS, "passage")
     assert cosines(questions, passages).min() < 0.999
     assert opened.encode([]).shape == (0, 24)
@@ -101,9 +102,16 @@ def test_a_vector_does_not_depend_on_the_batch(exported: tuple[Any, Path]) -> No
 
 
 def test_pooling_of_padded_states_is_that_of_ragged_ones() -> None:
-    from clrelkt.encoders.transformer.pooling import pool_states
+    from clrelkt.encoders.transformer.pooling import PoolingMode, pool_states
 
-    modes = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+    modes: tuple[PoolingMode, ...] = (
+        "cls",
+        "max",
+        "mean",
+        "mean_sqrt_len_tokens",
+        "weightedmean",
+        "lasttoken",
+    )
     lengths = torch.tensor([4, 1, 3])
     states = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1)) - 2
     mask = torch.arange(5) < lengths.unsqueeze(1)

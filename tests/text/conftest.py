@@ -66,7 +66,7 @@ def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     last = len(tokenizer) - 1
     torch.manual_seed(0)
     model = MarianMTModel(
-        MarianConfig(
+        MarianConfig(  # type: ignore[call-arg]
             vocab_size=last + 1,
             pad_token_id=last,
             decoder_start_token_id=last,
@@ -120,7 +120,7 @@ def _multilingual(
     from transformers import M2M100Config, M2M100ForConditionalGeneration
 
     torch.manual_seed(0)
-    layers = {"encoder_layerdrop": 0, "decoder_layerdrop": 0}
+    layers: dict[str, Any] = {"encoder_layerdrop": 0, "decoder_layerdrop": 0}
     model = M2M100ForConditionalGeneration(M2M100Config(vocab_size=rows, **SIZES, **layers))
     examples = []
     for language, pairs in texts.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from clrelkt.text import Span, sentence_spans, split_passages
 TEXT = "One two three. Four five. Six seven eight nine. Ten."
 
 
-def words(texts: list[str]) -> list[int]:
+def words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
@@ -77,7 +78,7 @@ def test_a_budget_in_tokens_of_muse_holds_for_real_text(muse: MuseEncoder) -> No
         f"Sentence number {n} tells of the river and of its bridges." for n in range(60)
     )
 
-    def count(texts: list[str]) -> list[int]:
+    def count(texts: Sequence[str]) -> list[int]:
         return [int(length) - 2 for length in muse.tokenize(texts).lengths]
 
     spans = split_passages(text, "en", count, 64, 16)

@@ -22,7 +22,7 @@ def test_each_part_is_left_out_once() -> None:
     for part in ("whole_documents", "translated", "sentences", "english", "anchor"):
         other = found[f"without {part}"].stages[-1].method
         assert getattr(other, part) == 0 < getattr(method, part)
-        assert replace(other, **{part: getattr(method, part)}) == method  # type: ignore[arg-type]
+        assert replace(other, **{part: getattr(method, part)}) == method
     assert found["without pairs"].stages[-1].method.pairs is None  # type: ignore[union-attr]
     assert found["without token_dropout"].stages[-1].optimisation.token_dropout == 0
     assert len({str(variant.to_json()) for variant in found.values()}) == len(found)

@@ -230,6 +230,7 @@ def test_closeness_pulls_translations_alone(corpus: Corpus, tiny_encoder: MuseEn
         examples = method.examples(0, tiny_encoder)
         vectors = material.bank.vectors(tiny_encoder, method.texts(examples)).requires_grad_()
         method.loss(vectors, examples).backward()
+        assert vectors.grad is not None
         gradients.append(vectors.grad)
     foreign, english = (gradients[1] - gradients[0]).chunk(2)
     assert foreign.abs().max() > 1e-3

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from clrelkt.corpora import Corpus, Question
-from clrelkt.encoders import MuseEncoder
+from clrelkt.encoders import MuseEncoder, TextKind
 from clrelkt.errors import DataError, TrainingError
-from clrelkt.mining import BM25Mining, DenseMining, mine_bm25, mine_with_encoder
+from clrelkt.mining import BM25Mining, DenseMining, Granularity, mine_bm25, mine_with_encoder
 from clrelkt.objectives import TransferWeights
 from clrelkt.text import IcuWords
 from clrelkt.training.methods import prepare
@@ -31,7 +32,11 @@ def texts_by_row(material: Material) -> dict[int, str]:
     documents = [document.text for document in corpus.documents]
     questions = [question.text for question in corpus.questions]
     rows: dict[int, str] = {}
-    for texts, kind in ((questions, "question"), ([*passages, *documents], "passage")):
+    kinds: tuple[tuple[list[str], TextKind], ...] = (
+        (questions, "question"),
+        ([*passages, *documents], "passage"),
+    )
+    for texts, kind in kinds:
         rows |= dict(zip(material.bank.rows(texts, kind).tolist(), texts, strict=True))
     return rows
 
@@ -84,7 +89,7 @@ def test_warm_up_mines_with_bm25_and_then_draws(
 
 @pytest.mark.parametrize("granularity", ["document", "passage"])
 def test_a_drawn_negative_may_be_any_text_of_another_document(
-    make_material: MakeMaterial, tiny_encoder: MuseEncoder, granularity: str
+    make_material: MakeMaterial, tiny_encoder: MuseEncoder, granularity: Granularity
 ) -> None:
     material = make_material("de")
     settings = replace(
@@ -242,7 +247,7 @@ def test_no_questions(make_material: MakeMaterial, method: Method) -> None:
     ],
 )
 def test_a_question_without_gold(
-    make_material: MakeMaterial, method: Method, change: dict[str, str | None]
+    make_material: MakeMaterial, method: Method, change: dict[str, Any]
 ) -> None:
     material = make_material("de")
     broken = replace(material.questions[1], **change)

@@ -53,7 +53,8 @@ def test_its_vectors_are_those_of_the_encoders(
     for name, folder in folders.items():
         vectors = load_encoder(folder).encode(questions, "question")
         np.testing.assert_allclose(portrait.vectors[name][: len(questions)], vectors, atol=1e-3)
-    assert not np.allclose(*portrait.vectors.values())
+    first, second = portrait.vectors.values()
+    assert not np.allclose(first, second)
 
 
 def test_questions_are_those_of_the_test_split(tiny_corpus: Corpus, portrait: Portrait) -> None:

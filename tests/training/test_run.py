@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from clrelkt.corpora import Corpus, FixedSplit, take_split
-from clrelkt.encoders import MuseEncoder, load_encoder
+from clrelkt.corpora.model import Part
+from clrelkt.encoders import MuseEncoder, TrainableEncoder, load_encoder
 from clrelkt.errors import (
     DataError,
     SettingsError,
@@ -42,9 +43,9 @@ def figures(results: Results) -> dict[str, Any]:
     return {key: value for key, value in results.to_json().items() if key != "encoder"}
 
 
-def same_weights(one: MuseEncoder, other: MuseEncoder) -> bool:
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+def same_weights(one: TrainableEncoder, other: TrainableEncoder) -> bool:
+    pairs = zip(one.named_parameters(), other.named_parameters(), strict=True)
+    return all(torch.equal(a, b) for (_, a), (_, b) in pairs)
 
 
 @pytest.fixture
@@ -368,7 +369,7 @@ def test_a_corpus_without_training_questions(
     tmp_path: Path, tiny_corpus: Corpus, tiny_recipe: Recipe
 ) -> None:
     settings = RunSettings(tmp_path / "run", save_form="whole", device="cpu", progress=False)
-    parts = {question.parallel_id: "test" for question in tiny_corpus.questions}
+    parts: dict[str, Part] = {question.parallel_id: "test" for question in tiny_corpus.questions}
     fixed = replace(tiny_corpus, fixed_split=FixedSplit(parts, remedy="get the other half"))
     with pytest.raises(DataError, match="no training questions here: get the other half"):
         train(tiny_recipe, settings, fixed)

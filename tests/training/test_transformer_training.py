@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.transformer_models import save_model
 
 from clrelkt.corpora import Corpus
 from clrelkt.corpora.pairs import SentencePairs
@@ -21,7 +22,6 @@ from clrelkt.errors import EncoderError, SettingsError
 from clrelkt.training import Run, RunSettings, train
 from clrelkt.training.languages import LanguageSettings, add_languages
 from clrelkt.training.recipe import recipe_from_json
-from transformer_models import save_model
 
 pytestmark = [
     pytest.mark.filterwarnings(rf"ignore:::{library}(\..*)?")
