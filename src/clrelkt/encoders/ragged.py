@@ -75,6 +75,8 @@ class RaggedBatch:
 
     def select(self, texts: torch.Tensor) -> RaggedBatch:
         """Return the texts with the given indices, shape (chosen,), in that order."""
+        if self.lengths.device.type == "cpu":
+            return self._select_on_host(texts.numpy())
         lengths = self.lengths[texts]
         starts = (self.lengths.cumsum(0) - self.lengths)[texts]
         tokens = int(lengths.sum())
@@ -84,6 +86,17 @@ class RaggedBatch:
         return RaggedBatch(
             self.token_ids[torch.arange(tokens, device=offsets.device) + offsets], lengths
         )
+
+    def _select_on_host(self, texts: np.ndarray) -> RaggedBatch:
+        # By numpy, in one thread: torch wakes a thread on every core for it, in every step, and
+        # they are in the way of the one that starts a GPU's kernels.
+        all_lengths = self.lengths.numpy()
+        lengths = all_lengths[texts]
+        starts = (all_lengths.cumsum() - all_lengths)[texts]
+        places = np.repeat(starts - (lengths.cumsum() - lengths), lengths)
+        places += np.arange(len(places))
+        ids = self.token_ids.numpy()[places]
+        return RaggedBatch(torch.from_numpy(ids), torch.from_numpy(lengths))
 
 
 def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:

@@ -55,9 +55,11 @@ class TextBank:
         texts += [(text, "passage") for text in candidates]
         self._row = {text: row for row, text in enumerate(texts)}
         parts = [encoder.tokenize(questions, "question"), encoder.tokenize(candidates, "passage")]
-        self._ids = np.concatenate([part.token_ids.numpy() for part in parts])
-        self.lengths = np.concatenate([part.lengths.numpy() for part in parts])
-        self._starts = self.lengths.cumsum() - self.lengths
+        self._batch = RaggedBatch(
+            torch.cat([part.token_ids for part in parts]),
+            torch.cat([part.lengths for part in parts]),
+        )
+        self.lengths = self._batch.lengths.numpy()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -95,24 +97,11 @@ class TextBank:
         The first and the last token of a text, its marks, always stay. With ``share`` only the
         texts at these places among ``rows``; what is left out of them does not depend on it.
         """
-        # By numpy, in one thread: torch wakes a thread on every core for it, in every step, and
-        # they are in the way of the one that starts a GPU's kernels.
         if not dropout:
             own = rows if share is None else rows[share]
-            return _batch(*_chosen(self._ids, self.lengths, self._starts, own))
-        ids, lengths = _chosen(self._ids, self.lengths, self._starts, rows)
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.rand(len(ids), generator=generator).numpy() >= dropout
-        ends = lengths.cumsum()
-        starts = ends - lengths
-        kept[ends - 1] = True
-        kept[starts] = True
-        if len(rows):
-            lengths = np.add.reduceat(kept, starts, dtype=np.int64)
-        ids = ids[kept]
-        if share is None:
-            return _batch(ids, lengths)
-        return _batch(*_chosen(ids, lengths, lengths.cumsum() - lengths, share))
+            return self._batch.select(torch.from_numpy(own))
+        batch = _lessened(self._batch.select(torch.from_numpy(rows)), dropout, seed)
+        return batch if share is None else batch.select(torch.from_numpy(share))
 
     @torch.no_grad()
     def vectors(self, encoder: TrainableEncoder, rows: np.ndarray) -> torch.Tensor:
@@ -158,15 +147,17 @@ class TextBank:
         )
 
 
-def _chosen(
-    ids: np.ndarray, lengths: np.ndarray, starts: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the flat ids of some texts, and their lengths."""
-    own = lengths[rows]
-    places = np.repeat(starts[rows] - (own.cumsum() - own), own)
-    places += np.arange(len(places))
-    return ids[places], own
-
-
-def _batch(ids: np.ndarray, lengths: np.ndarray) -> RaggedBatch:
+def _lessened(batch: RaggedBatch, dropout: float, seed: int) -> RaggedBatch:
+    """Return texts on the host without a share of their tokens, but with the first and the last."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = torch.rand(batch.tokens, generator=generator).numpy() >= dropout
+    lengths = batch.lengths.numpy()
+    ends = lengths.cumsum()
+    starts = ends - lengths
+    kept[ends - 1] = True
+    kept[starts] = True
+    # As in selecting, no operation of torch that would wake other threads.
+    if len(batch):
+        lengths = np.add.reduceat(kept, starts, dtype=np.int64)
+    ids = batch.token_ids.numpy()[kept]
     return RaggedBatch(torch.from_numpy(ids), torch.from_numpy(lengths))
