@@ -339,6 +339,19 @@ def _rows(source, row, stop, stride, width: tl.constexpr):
 
 
 @triton.jit
+def _texts_of(starts, ends, first, stop, block: tl.constexpr):
+    """Return a block's rows, which of them there are, and where their texts begin and end.
+
+    The last two are where the first of the texts begins and the last ends.
+    """
+    row = first + tl.arange(0, block)
+    there = row < stop
+    start = tl.load(starts + row, mask=there, other=0)
+    end = tl.load(ends + row, mask=there, other=0)
+    return row, there, start, end, tl.load(starts + first), tl.load(ends + stop - 1)
+
+
+@triton.jit
 def _put_rows(target, found, row, stop, stride, width: tl.constexpr):
     """Write some rows of a head."""
     at = row[:, None] * stride + tl.arange(0, width)[None, :]
@@ -364,12 +377,7 @@ def _attend_kernel(
     stop = tl.load(blocks + tl.program_id(0) + 1)
     head = tl.program_id(1)
     stride: tl.constexpr = 3 * heads * width
-    row = first + tl.arange(0, block)
-    there = row < stop
-    start = tl.load(starts + row, mask=there, other=0)
-    end = tl.load(ends + row, mask=there, other=0)
-    low = tl.load(starts + first)
-    high = tl.load(ends + stop - 1)
+    row, there, start, end, low, high = _texts_of(starts, ends, first, stop, block)
     packed += head * width
     query = _rows(packed, row.to(tl.int64), stop, stride, width)
     most = tl.full((block,), -float("inf"), dtype=tl.float32)
@@ -608,12 +616,7 @@ def _attend_backward_kernel(
     stop = tl.load(parts + 2 * tl.program_id(0) + 1)
     head = tl.program_id(1)
     stride: tl.constexpr = 3 * heads * width
-    row = first + tl.arange(0, block)
-    there = row < stop
-    start = tl.load(starts + row, mask=there, other=0)
-    end = tl.load(ends + row, mask=there, other=0)
-    low = tl.load(starts + first)
-    high = tl.load(ends + stop - 1)
+    row, there, start, end, low, high = _texts_of(starts, ends, first, stop, block)
     own = row.to(tl.int64)
     packed += head * width
     grad_packed += head * width
