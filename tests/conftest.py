@@ -20,7 +20,8 @@ import torch
 from clrelkt.corpora import Corpus, load_corpus
 from clrelkt.corpora.folders import find_data
 from clrelkt.encoders import MuseEncoder, load_encoder
-from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.identity import EncoderIdentity
+from clrelkt.encoders.muse.encoder import MUSE_LANGUAGES, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.training import Recipe, Run, RunSettings, train
 from clrelkt.training.recipe import recipe_from_json
@@ -185,7 +186,7 @@ def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: C
     encoder = MuseEncoder(
         MuseNetwork(_tensors(tokenizer.pieces)),
         tokenizer,
-        EncoderIdentity("tiny", "tiny", "made at random"),
+        EncoderIdentity("tiny", "tiny", "made at random", MUSE_LANGUAGES),
     )
     folder = tmp_path_factory.mktemp("encoder") / "tiny"
     encoder.save(folder)

@@ -10,7 +10,8 @@ import sentencepiece
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.identity import EncoderIdentity
+from clrelkt.encoders.muse.encoder import MUSE_LANGUAGES, MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
 MakeTensors = Callable[..., dict[str, torch.Tensor]]
@@ -74,5 +75,7 @@ def small_encoder(make_tensors: MakeTensors) -> MuseEncoder:
     tokenizer = SentencePieceTokenizer(model.getvalue())
     tensors = {name: value.float() for name, value in make_tensors(40).items()}
     return MuseEncoder(
-        MuseNetwork(tensors), tokenizer, EncoderIdentity("small", "small", "made at random")
+        MuseNetwork(tensors),
+        tokenizer,
+        EncoderIdentity("small", "small", "made at random", MUSE_LANGUAGES),
     )

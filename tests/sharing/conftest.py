@@ -9,7 +9,8 @@ import sentencepiece
 import torch
 
 from clrelkt.encoders import MuseEncoder
-from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseNetwork
+from clrelkt.encoders.identity import EncoderIdentity
+from clrelkt.encoders.muse.encoder import MuseNetwork
 from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 
 LINES = ["the cat sat on the mat", "a dog ran after the cat", "Where did the river begin?"]

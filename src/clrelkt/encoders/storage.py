@@ -28,7 +28,8 @@ from clrelkt.encoders.description import (
     check_folder,
     read_description,
 )
-from clrelkt.encoders.muse.encoder import EncoderIdentity, MuseEncoder, MuseNetwork
+from clrelkt.encoders.identity import EncoderIdentity
+from clrelkt.encoders.muse.encoder import MuseEncoder, MuseNetwork
 from clrelkt.encoders.muse.weights import weights_digest
 from clrelkt.encoders.protocol import SaveForm
 from clrelkt.encoders.published import PUBLISHED, load_published

@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.identity import EncoderIdentity, Identified
 from clrelkt.encoders.memory import TokenBudget
 from clrelkt.encoders.muse.forward import (
     BRANCH_WIDTH,
@@ -32,7 +33,7 @@ from clrelkt.encoders.tokenizer import SentencePieceTokenizer
 from clrelkt.errors import EncoderError
 from clrelkt.progress import progress_bar
 
-__all__ = ["LAYER_NORM_EPSILON", "MUSE_LANGUAGES", "EncoderIdentity", "MuseEncoder", "MuseNetwork"]
+__all__ = ["LAYER_NORM_EPSILON", "MUSE_LANGUAGES", "MuseEncoder", "MuseNetwork"]
 
 MUSE_LANGUAGES = frozenset(
     ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh")
@@ -184,20 +185,7 @@ class MuseNetwork(nn.Module):
         return functional.normalize(fourth, dim=1)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class EncoderIdentity:
-    """What an encoder is called and where its weights come from.
-
-    ``base`` names the published encoder that it started from, ``weights`` its weights.
-    """
-
-    name: str
-    base: str
-    weights: str
-    languages: frozenset[str] = MUSE_LANGUAGES
-
-
-class MuseEncoder(nn.Module):
+class MuseEncoder(Identified, nn.Module):
     """mUSE with its tokenizer: text to unit vectors of 512 numbers (TrainableEncoder)."""
 
     def __init__(
@@ -214,23 +202,8 @@ class MuseEncoder(nn.Module):
         return cls(
             MuseNetwork(weights.tensors),
             SentencePieceTokenizer(weights.sentencepiece),
-            EncoderIdentity(name, name, weights.label),
+            EncoderIdentity(name, name, weights.label, MUSE_LANGUAGES),
         )
-
-    @property
-    def name(self) -> str:
-        """What a table calls it."""
-        return self.identity.name
-
-    @property
-    def weights(self) -> str:
-        """Which weights it holds."""
-        return self.identity.weights
-
-    @property
-    def languages(self) -> frozenset[str]:
-        """Languages it was trained on."""
-        return self.identity.languages
 
     @property
     def dimension(self) -> int:

@@ -16,8 +16,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from clrelkt.encoders.identity import EncoderIdentity, Identified
 from clrelkt.encoders.memory import TokenBudget
-from clrelkt.encoders.muse.encoder import EncoderIdentity
 from clrelkt.encoders.pieces import PieceTokenizer
 from clrelkt.encoders.protocol import SaveForm, TextKind
 from clrelkt.encoders.ragged import RaggedBatch
@@ -208,7 +208,7 @@ class TransformerNetwork(nn.Module):
         return states
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(Identified, nn.Module):
     """A transformer with its tokenizer, pooling and prompts: text to unit vectors.
 
     It is a TrainableEncoder. A text longer than the model can read is read as several passages;
@@ -228,21 +228,6 @@ class TransformerEncoder(nn.Module):
         self.identity = identity
         self.prompts = prompts or Prompts()
         self._budgets: dict[str, TokenBudget] = {}
-
-    @property
-    def name(self) -> str:
-        """What a table calls it."""
-        return self.identity.name
-
-    @property
-    def weights(self) -> str:
-        """Which weights it holds."""
-        return self.identity.weights
-
-    @property
-    def languages(self) -> frozenset[str]:
-        """Languages it was trained on; empty where that is not known."""
-        return self.identity.languages
 
     @property
     def dimension(self) -> int:

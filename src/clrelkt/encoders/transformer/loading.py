@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from clrelkt.encoders.description import DESCRIPTION_FILE, read_description
-from clrelkt.encoders.muse.encoder import EncoderIdentity
+from clrelkt.encoders.identity import EncoderIdentity
 from clrelkt.encoders.tensors import read_tensors
 from clrelkt.encoders.transformer.encoder import (
     Prompts,
