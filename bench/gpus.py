@@ -70,6 +70,7 @@ from transformer_training import PASSAGE, QUESTION, RATE, WEIGHTS, Job, Method
 TARGETS = {2: 1.9, 4: 3.6}
 PARTS = ("training", "processes", "encoding", "mining")
 STEPS_AN_EPOCH = 24
+PART_SECONDS = 15.0
 GAPS = 6
 ENDLESS = 10**9
 LOOSEST = {"bfloat16": 2e-2, "float32": 2e-3}
@@ -256,8 +257,7 @@ class Trainer:
             group=group,
         )
         nothing = SimpleNamespace(mean=SimpleNamespace(hit_rate_at_1=0.0), languages={})
-        if group.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(group.device)
+        forget_peak([group.device])
         train_stage(
             Stage("bench", Transfer(WEIGHTS), optimisation, never),
             encoder,
@@ -267,13 +267,12 @@ class Trainer:
             around,
         )
         trained(encoder)
-        cuda = group.device.type == "cuda"
         return {
             "seconds_a_step": watch.seconds / steps,
             "pairs_per_second": steps * batch / watch.seconds,
             "losses": torch.stack(method.losses).tolist(),
             "numbers": sum(parameter.numel() for _, parameter in encoder.named_parameters()),
-            "peak_memory": torch.cuda.max_memory_allocated(group.device) if cuda else None,
+            "peak_memory": peak_memory([group.device]),
         }
 
 
@@ -379,17 +378,17 @@ def measure_training(
         seen = profile(activities=[ProfilerActivity.CUDA])
         found = together.all(lambda group: trainer(group, batch * group.size, 1, profiler=seen))
         shares = gpu_shares(seen)
-        steps = STEPS_AN_EPOCH
         together.clock.say(
             f"GPU {group.rank}: {own['seconds_a_step'] * 1e3:.1f} ms a step while each trains by "
             f"itself; together {found['seconds_a_step'] * 1e3:.1f}: computing "
-            f"{shares.computing / steps:.1f}, exchanging {shares.exchanging / steps:.1f}, both "
-            f"{shares.both / steps:.1f}, neither {shares.neither / steps:.1f}"
+            f"{shares.computing / STEPS_AN_EPOCH:.1f}, exchanging "
+            f"{shares.exchanging / STEPS_AN_EPOCH:.1f}, both {shares.both / STEPS_AN_EPOCH:.1f}, "
+            f"neither {shares.neither / STEPS_AN_EPOCH:.1f}"
         )
         for milliseconds, times, name in gpu_gaps(seen)[:GAPS]:
             together.clock.say(
-                f"GPU {group.rank}: idle for {milliseconds / steps:.2f} ms a step, "
-                f"{times / steps:.1f} times, {name}"
+                f"GPU {group.rank}: idle for {milliseconds / STEPS_AN_EPOCH:.2f} ms a step, "
+                f"{times / STEPS_AN_EPOCH:.1f} times, {name}"
             )
 
     def one_round(number: int) -> None:
@@ -441,7 +440,7 @@ def measure_training(
 
 def after(arguments: argparse.Namespace) -> float:
     """Return the seconds that what comes after training may take."""
-    return 5.0 + 15.0 * len({"encoding", "mining"} & {*arguments.parts})
+    return 5.0 + PART_SECONDS * len({"encoding", "mining"} & {*arguments.parts})
 
 
 def measure_processes(
@@ -644,7 +643,7 @@ def measure_encoding(bench: Bench, encoder: TrainableEncoder, texts: list[str]) 
         vectors: list[np.ndarray] = []
         rates: list[tuple[float, float]] = []
         seconds = [0.0, 0.0]
-        others = 15 if "mining" in bench.arguments.parts else 3
+        others = PART_SECONDS if "mining" in bench.arguments.parts else 3
         while not rates or (len(rates) < 3 and bench.clock.left > others + sum(seconds)):
             seconds = [
                 timed(lambda own=own: vectors.append(own.encode(texts)), bench.devices)  # type: ignore[misc]
